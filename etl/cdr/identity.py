@@ -1,0 +1,128 @@
+"""Identity: which leg of an answer is which row, and what changed.
+
+Legs carry no ID, and two tries to one number within a second can agree in all nine fields and still be two
+legs. So a leg is known by its letter, the number called and its time, and among equals by its occurrence:
+1, 2 and so on. Nothing here depends on the order in which an answer lists its legs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from etl.cdr.records import Leg, LegKey, StoredLeg
+
+_Identity = tuple[str, str, datetime]
+
+
+class NumberedLeg(NamedTuple):
+    """A leg of an answer with the row that it belongs to."""
+
+    key: LegKey
+    content: Leg
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class LegChanges:
+    """What one answer changes in the rows of its request."""
+
+    inserted: list[NumberedLeg] = field(default_factory=list)
+    updated: list[NumberedLeg] = field(default_factory=list)
+    unchanged: int = 0
+    vanished: list[NumberedLeg] = field(default_factory=list)  # newly missing: marked, never deleted
+
+    @property
+    def leg_count(self) -> int:
+        """How many legs the request has now."""
+        return len(self.inserted) + len(self.updated) + self.unchanged
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the answer brought exactly the legs that were there before."""
+        return not (self.inserted or self.updated or self.vanished)
+
+
+def compare_legs(stored: Sequence[StoredLeg], answered: Iterable[Leg]) -> LegChanges:
+    """Match an answer's legs with the stored ones of the same request, and tell what changed.
+
+    Among legs equal in letter, number called and time, one whose content is stored already keeps its
+    occurrence; the others, in the order of their content, take the free occurrences from the lowest.
+    """
+    changes = LegChanges()
+    unchanged = 0
+    before = _grouped(stored)
+    for identity, legs in _grouped_legs(answered).items():
+        rows = {row.occurrence: row for row in before.pop(identity, ())}
+        unchanged += _match(legs, rows, changes)
+        _mark_vanished(rows.values(), changes)
+    for rest in before.values():
+        _mark_vanished(rest, changes)
+    return LegChanges(changes.inserted, changes.updated, unchanged, changes.vanished)
+
+
+def _match(legs: list[Leg], rows: dict[int, StoredLeg], changes: LegChanges) -> int:
+    """Give each leg its row, taking those rows out of `rows`; returns how many stayed as they were."""
+    unchanged = 0
+    taken: set[int] = set()
+    others: list[Leg] = []
+    for leg in legs:
+        same = [n for n, row in rows.items() if row.content == leg]
+        if not same:
+            others.append(leg)
+            continue
+        # A row that is there is preferred to one marked missing, then the lowest occurrence.
+        number = min(same, key=lambda n: (rows[n].is_missing, n))
+        row = rows.pop(number)
+        taken.add(number)
+        if row.is_missing:
+            changes.updated.append(NumberedLeg(_key(leg, number), leg, row.revision))
+        else:
+            unchanged += 1
+    number = 0
+    for leg in others:
+        number += 1
+        while number in taken:
+            number += 1
+        known = rows.pop(number, None)
+        if known is None:
+            changes.inserted.append(NumberedLeg(_key(leg, number), leg, 1))
+        else:
+            changes.updated.append(NumberedLeg(_key(leg, number), leg, known.revision + 1))
+    return unchanged
+
+
+def _mark_vanished(rows: Iterable[StoredLeg], changes: LegChanges) -> None:
+    changes.vanished.extend(
+        NumberedLeg(_key(row.content, row.occurrence), row.content, row.revision)
+        for row in rows
+        if not row.is_missing
+    )
+
+
+def _key(leg: Leg, occurrence: int) -> LegKey:
+    return LegKey(leg.leg, leg.to_number, leg.call_time, occurrence)
+
+
+def _identity(leg: Leg) -> _Identity:
+    return (leg.leg, leg.to_number, leg.call_time)
+
+
+def _grouped(stored: Sequence[StoredLeg]) -> dict[_Identity, list[StoredLeg]]:
+    groups: dict[_Identity, list[StoredLeg]] = defaultdict(list)
+    for row in stored:
+        groups[_identity(row.content)].append(row)
+    return groups
+
+
+def _grouped_legs(answered: Iterable[Leg]) -> dict[_Identity, list[Leg]]:
+    groups: dict[_Identity, list[Leg]] = defaultdict(list)
+    for leg in answered:
+        groups[_identity(leg)].append(leg)
+    for legs in groups.values():
+        if len(legs) > 1:
+            legs.sort(key=repr)
+    return groups

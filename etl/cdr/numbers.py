@@ -1,0 +1,45 @@
+"""Telephone numbers: from what a JSON number has left of them to E.164 and a country.
+
+A JSON number loses leading zeros and the plus: the vendor's sample `4471000000` is the Indian national
+number +914471000000, not a British one. So a number is read as a national one of the default region first,
+and only then as an international one that lost its plus. What is no valid number stays unknown.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import phonenumbers
+
+_ALPHA_2 = 2
+
+
+class PhoneNumber(NamedTuple):
+    """A number in E.164 and its country in ISO 3166 alpha-2; None where unknown."""
+
+    e164: str | None
+    country: str | None
+
+
+UNKNOWN = PhoneNumber(None, None)
+
+
+@lru_cache(maxsize=65_536)
+def read_number(text: str, region: str) -> PhoneNumber:
+    """Read a number as it was sent; `region` is the ISO 3166 alpha-2 of numbers without a country code."""
+    digits = text.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()):
+        return UNKNOWN
+    for candidate, home in ((text, region), (f"+{digits}", None)):
+        try:
+            number = phonenumbers.parse(candidate, home)
+        except phonenumbers.NumberParseException:
+            continue
+        if phonenumbers.is_valid_number(number):
+            country = phonenumbers.region_code_for_number(number)
+            return PhoneNumber(
+                phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164),
+                country if country and len(country) == _ALPHA_2 and country.isalpha() else None,
+            )
+    return UNKNOWN

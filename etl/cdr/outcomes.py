@@ -1,0 +1,142 @@
+"""What becomes of a request: final, ask again at, retry at, dead, or given back.
+
+An answer without legs is not success, and legs can still change for a while after a call: both are asked
+for again, and neither wait uses an attempt. A failure uses the attempt that its claim counted, and waits
+longer each time. Chance and the present instant are arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from etl.cdr.identity import LegChanges
+from etl.cdr.records import ClaimedRequest, Leg
+from etl.errors import MalformedError, NotReadyError, RateLimitedError, RequestError, UnstorableError
+
+LONGEST_DELAY = timedelta(hours=6)
+_NOTHING = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long requests are waited for. All of it is configurable; see the README's settings."""
+
+    max_attempts: int
+    retry_delay: timedelta
+    settle: timedelta
+    empty_for: timedelta
+    empty_delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer is final, and its legs are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """No leg came within the time that an ID is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """The answer is not final yet: ask again after `delay`. Uses no attempt."""
+
+    delay: timedelta
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """This claim failed: try again after `delay`. Its attempt is used."""
+
+    delay: timedelta
+    error: RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Given up until a person replays it: attempts are used up, or the answer cannot be used."""
+
+    error: RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Given back unjudged, its attempt with it. Due again after `delay`, at once where that is zero."""
+
+    delay: timedelta = _NOTHING
+    error: RequestError | None = None
+
+
+Outcome = Done | Empty | PutOff | RetryLater | Dead | Released
+
+
+def decide_answer(
+    request: ClaimedRequest,
+    legs: Sequence[Leg],
+    count: int | None,
+    changes: LegChanges,
+    *,
+    now: datetime,
+    patience: Patience,
+    chance: float,
+) -> Done | Empty | PutOff:
+    """Decide what a valid answer means for its request.
+
+    Final is an answer with legs, whose `count` agrees with them and whose youngest leg ended `settle` or
+    more ago. Where `count` disagrees, it is final once a second answer brings the same legs. After
+    `empty_for` since enqueueing nothing is waited for any more.
+
+    Args:
+        request: the request in hand.
+        legs: what the answer holds.
+        count: how many legs the answer says there are; None where it does not say.
+        changes: what the legs change in the stored rows.
+        now: the present instant by the database's clock.
+        patience: how long to wait.
+        chance: a random number from 0 to 1, so that requests enqueued together spread out.
+    """
+    waited_until = request.enqueued_at + patience.empty_for
+    growing = min(_growing(patience.empty_delay, request.fetches, chance), waited_until - now)
+    if not legs:
+        return Empty() if now >= waited_until else PutOff(growing, "no legs yet")
+    if now >= waited_until:
+        return Done()
+    settled_at = max(leg.end for leg in legs) + patience.settle
+    if now < settled_at:
+        return PutOff(min(settled_at - now, waited_until - now, LONGEST_DELAY), "legs may still change")
+    is_confirmed = request.fetches > 0 and changes.is_same
+    if count is not None and count != len(legs) and not is_confirmed:
+        return PutOff(growing, f"count says {count}, and there are {len(legs)} legs")
+    return Done()
+
+
+def decide_failure(
+    request: ClaimedRequest, error: RequestError, *, now: datetime, patience: Patience, chance: float
+) -> RetryLater | PutOff | Dead | Released:
+    """Decide what a failed claim means for its request, once the failure is known to be its own."""
+    match error:
+        case MalformedError() | UnstorableError():
+            return Dead(error)
+        case RateLimitedError(retry_after=float() as seconds):
+            return Released(timedelta(seconds=min(seconds, 86_400.0)), error)
+        case NotReadyError():
+            age = now - request.enqueued_at
+            if age >= patience.empty_for:
+                return Dead(error)
+            delay = min(max(age / 2, patience.empty_delay), LONGEST_DELAY, patience.empty_for - age)
+            return PutOff(delay, str(error))
+    if request.attempts >= patience.max_attempts:
+        return Dead(error)
+    return RetryLater(_growing(patience.retry_delay, request.attempts - 1, chance), error)
+
+
+def _growing(first: timedelta, times: int, chance: float) -> timedelta:
+    """A delay that doubles up to 6 h, of which chance takes off up to a half."""
+    doubled = (
+        min(LONGEST_DELAY, first * 2 ** min(max(times, 0), 40)) if first < LONGEST_DELAY else LONGEST_DELAY
+    )
+    return doubled * (0.5 + 0.5 * chance)

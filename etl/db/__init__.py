@@ -1,0 +1,1 @@
+"""What we store: the only package that knows SQL."""

@@ -1,0 +1,175 @@
+"""Legs: reading what is stored of a request, and writing what an answer changed."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, TextClause, literal_column, select, text
+
+from etl.cdr.identity import LegChanges, NumberedLeg
+from etl.cdr.records import Leg, StoredLeg
+from etl.db.rowsets import rowset, rowset_sql
+from etl.db.tables import call_legs
+from etl.db.types import digits_of_double, now_sql
+
+RequestKey = tuple[str, str]  # account and request ID
+
+_KEY = {
+    "account": "exact",
+    "request_id": "exact",
+    "leg": "text",
+    "to_number": "text",
+    "call_time": "instant",
+    "occurrence": "int",
+}
+_CONTENT = {
+    "from_number": "text",
+    "from_e164": "text",
+    "to_e164": "text",
+    "to_country": "text",
+    "duration_seconds": "int",
+    "rate": "money",
+    "balance": "money",
+    "direction": "text",
+    "status": "text",
+    "extra": "json",
+    "revision": "int",
+    "run_id": "int",
+}
+_COLUMNS = (*_KEY, *_CONTENT)
+
+_INSERT = """
+INSERT INTO call_legs ({columns}, first_seen_at, updated_at, missing_since)
+SELECT {values}, {now}, {now}, CASE WHEN v.vanished = 1 THEN {now} END FROM {rows} WHERE 1 = 1
+"""
+_ON_CONFLICT = "ON CONFLICT (account, request_id, leg, to_number, call_time, occurrence) DO UPDATE SET"
+
+
+def stored_legs(connection: Connection, requests: Iterable[RequestKey]) -> dict[RequestKey, list[StoredLeg]]:
+    """All stored legs of some requests, by request; requests without any are left out."""
+    found: dict[RequestKey, list[StoredLeg]] = defaultdict(list)
+    dialect = connection.dialect.name
+    rows = rowset(dialect, ({"account": account, "request_id": name} for account, name in requests))
+    for row in connection.execute(_stored_statement(dialect), {"rows": rows}):
+        found[row.account, row.request_id].append(_stored(row))
+    return found
+
+
+@cache
+def _stored_statement(dialect: str) -> Select[Any]:
+    asked = text(rowset_sql(dialect, {"account": "exact", "request_id": "exact"}))
+    return (
+        select(call_legs)
+        .select_from(call_legs, asked)
+        .where(
+            call_legs.c.account == literal_column("v.account"),
+            call_legs.c.request_id == literal_column("v.request_id"),
+        )
+    )
+
+
+def _stored(row: Row[Any]) -> StoredLeg:
+    content = Leg(
+        leg=row.leg,
+        from_number=row.from_number,
+        to_number=row.to_number,
+        from_e164=row.from_e164,
+        to_e164=row.to_e164,
+        to_country=row.to_country,
+        call_time=row.call_time,
+        duration_seconds=row.duration_seconds,
+        rate=row.rate,
+        balance=row.balance,
+        direction=row.direction,
+        status=row.status,
+        extra=row.extra,
+    )
+    return StoredLeg(content, row.occurrence, row.revision, row.missing_since is not None)
+
+
+def as_stored(connection: Connection, legs: Sequence[Leg]) -> list[Leg]:
+    """Legs as this database would give them back, so that they compare with stored ones.
+
+    SQLite has no decimals: of an amount it gives back 15 significant digits.
+    """
+    if connection.dialect.name != "sqlite":
+        return list(legs)
+    return [
+        replace(
+            leg,
+            rate=None if leg.rate is None else digits_of_double(leg.rate),
+            balance=None if leg.balance is None else digits_of_double(leg.balance),
+        )
+        for leg in legs
+    ]
+
+
+def upsert_legs(
+    connection: Connection, changes: Mapping[RequestKey, LegChanges], *, run_id: int | None
+) -> None:
+    """Write what answers changed: new and changed legs, and the mark on those that vanished.
+
+    The rows go in the order of their key, so that two writers whose rows overlap wait for one another
+    and never for each other.
+    """
+    rows = [
+        _row(request, leg, run_id=run_id, vanished=vanished)
+        for request, change in sorted(changes.items())
+        for leg, vanished in sorted(_touched(change), key=lambda touched: touched[0].key)
+    ]
+    if rows:
+        dialect = connection.dialect.name
+        connection.execute(_upsert_statement(dialect), {"rows": rowset(dialect, rows)})
+
+
+def _touched(change: LegChanges) -> Iterator[tuple[NumberedLeg, bool]]:
+    yield from ((leg, False) for leg in change.inserted)
+    yield from ((leg, False) for leg in change.updated)
+    yield from ((leg, True) for leg in change.vanished)
+
+
+def _row(request: RequestKey, leg: NumberedLeg, *, run_id: int | None, vanished: bool) -> dict[str, object]:
+    content = leg.content
+    return {
+        "account": request[0],
+        "request_id": request[1],
+        "leg": leg.key.leg,
+        "to_number": leg.key.to_number,
+        "call_time": leg.key.call_time,
+        "occurrence": leg.key.occurrence,
+        "from_number": content.from_number,
+        "from_e164": content.from_e164,
+        "to_e164": content.to_e164,
+        "to_country": content.to_country,
+        "duration_seconds": content.duration_seconds,
+        "rate": content.rate,
+        "balance": content.balance,
+        "direction": content.direction,
+        "status": content.status,
+        "extra": None if content.extra is None else json.dumps(content.extra, ensure_ascii=False),
+        "revision": leg.revision,
+        "run_id": run_id,
+        "vanished": int(vanished),
+    }
+
+
+@cache
+def _upsert_statement(dialect: str) -> TextClause:
+    kinds = {**_KEY, **_CONTENT, "vanished": "int"}
+    insert = _INSERT.format(
+        columns=", ".join(_COLUMNS),
+        values=", ".join(f"v.{name}" for name in _COLUMNS),
+        rows=rowset_sql(dialect, kinds),
+        now=now_sql(dialect),
+    )
+    updated = [*_CONTENT, "updated_at", "missing_since"]
+    if dialect in ("mysql", "mariadb"):
+        changes = ", ".join(f"{name} = VALUES({name})" for name in updated)
+        return text(f"{insert} ON DUPLICATE KEY UPDATE {changes}")
+    changes = ", ".join(f"{name} = excluded.{name}" for name in updated)
+    return text(f"{insert} {_ON_CONFLICT} {changes}")

@@ -1,0 +1,169 @@
+"""Opening the database, and telling its failures in the words of this project."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url, text
+
+from etl.db.tables import SCHEMA_REVISION
+from etl.errors import CdrSyncError, DatabaseUnavailableError, SchemaError, SettingsError
+
+_BUSY_SECONDS = 30  # how long a statement on SQLite waits for another writer
+_DRIVERS = {
+    "postgresql": ("postgresql+psycopg", "postgresql"),
+    "postgres": ("postgresql+psycopg", "postgresql"),
+    "mysql": ("mysql+pymysql", "mysql"),
+    "mariadb": ("mariadb+pymysql", "mysql"),
+}
+_CONFLICTS = ("database is locked", "database table is locked")
+_REMEDY = "run `cdr-sync db upgrade`"
+
+
+def read_url(text_: str) -> URL:
+    """Read a database URL, picking our driver where it names none.
+
+    Raises:
+        SettingsError: it is no URL, or of a database that is not supported. The URL is not repeated,
+            since it can hold a password.
+    """
+    try:
+        url = make_url(text_)
+    except (exc.ArgumentError, ValueError):
+        raise SettingsError("database_url is no URL such as sqlite:////var/lib/cdr.sqlite3") from None
+    if url.drivername in _DRIVERS:
+        url = url.set(drivername=_DRIVERS[url.drivername][0])
+    if url.get_backend_name() not in ("sqlite", "postgresql", "mysql", "mariadb"):
+        raise SettingsError(
+            f"database_url: {url.get_backend_name()!r} is not supported: use sqlite, postgresql or mysql"
+        )
+    return url
+
+
+def shown_url(text_: str) -> str:
+    """A database URL for people: without its password."""
+    return read_url(text_).render_as_string(hide_password=True)
+
+
+def sqlite_path(text_: str) -> Path | None:
+    """The file of a SQLite URL; None for other databases, and for SQLite in memory."""
+    url = read_url(text_)
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        return None
+    return Path(url.database)
+
+
+def open_engine(url_text: str) -> Engine:
+    """Make an engine whose transactions are of the kind that the queue's statements rely on."""
+    url = read_url(url_text)
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    try:
+        return create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+    except exc.NoSuchModuleError as error:
+        raise SettingsError(f"database_url: {error}") from error
+    except ModuleNotFoundError as error:
+        extra = _DRIVERS[url.get_backend_name()][1]
+        raise SettingsError(
+            f"The driver for {extra} is not installed: run `pip install 'piopiy-cdr-sync[{extra}]'`"
+        ) from error
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001
+    # sqlite3 must not begin transactions by itself: it would begin deferred ones, and a deferred
+    # transaction that turns into a writing one fails at once where another writer was faster.
+    connection.isolation_level = None
+    # FULL: a commit outlives a power failure, in WAL mode too.
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    is_reading = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection that only reads, and so never waits for a writer on SQLite."""
+    with engine.connect().execution_options(reads_only=True) as connection:
+        yield connection
+
+
+def require_current_schema(connection: Connection) -> None:
+    """Refuse to work on a schema that is not the one this version needs.
+
+    Raises:
+        SchemaError: it is behind, ahead, or not there at all.
+    """
+    found = schema_revision(connection)
+    if found is None:
+        raise SchemaError(f"The database has no tables of cdr-sync yet: {_REMEDY}")
+    if found > SCHEMA_REVISION:
+        raise SchemaError(
+            f"The database's schema is {found}, newer than the {SCHEMA_REVISION} of this cdr-sync: upgrade cdr-sync"
+        )
+    if found != SCHEMA_REVISION:
+        raise SchemaError(f"The database's schema is {found}, behind the {SCHEMA_REVISION} needed: {_REMEDY}")
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """The migration that the database is at; None where there is none."""
+    try:
+        with connection.begin_nested() if connection.dialect.name == "postgresql" else _nothing():
+            return connection.scalar(text("SELECT version_num FROM alembic_version"))
+    except (exc.OperationalError, exc.ProgrammingError) as error:
+        if is_unreachable(error):
+            raise
+        return None
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether a whole transaction failed only since others were at work, so that it can be repeated."""
+    if not isinstance(error, exc.DBAPIError) or error.orig is None:
+        return False
+    original: Any = error.orig
+    if isinstance(original, sqlite3.OperationalError):
+        return any(words in str(original) for words in _CONFLICTS)
+    code = getattr(original, "sqlstate", None) or (original.args[0] if original.args else None)
+    return code in ("40001", "40P01", "55P03", 1213, 1205)
+
+
+def is_bad_value(error: BaseException) -> bool:
+    """Whether the database refused values, and not us."""
+    return isinstance(error, exc.DataError | exc.IntegrityError) or (
+        isinstance(error, exc.StatementError) and isinstance(error.orig, ValueError | OverflowError)
+    )
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the database cannot be reached or cannot work, as opposed to refusing one statement."""
+    if not isinstance(error, exc.DBAPIError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        return "no such table" not in str(error.orig) and isinstance(
+            error, exc.OperationalError | exc.DatabaseError
+        )
+    return error.connection_invalidated or isinstance(error, exc.OperationalError | exc.InterfaceError)
+
+
+def told(error: BaseException) -> CdrSyncError | None:
+    """The error in one line for a person; None where it is a fault of this program.
+
+    The statement and its values stay out of it: they are no help to an operator, and can be private.
+    """
+    if isinstance(error, exc.DBAPIError) and is_unreachable(error):
+        reason = " ".join(str(error.orig).split()) or type(error.orig).__name__
+        return DatabaseUnavailableError(f"The database is not to be used: {reason}")
+    return None

@@ -1,0 +1,94 @@
+"""The schema's history: Alembic, through the same settings as every other command.
+
+Alembic takes long to import, so that only the commands that need it come here.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection, Engine
+
+from etl.db.connection import schema_revision, sqlite_path
+from etl.db.tables import SCHEMA_REVISION, metadata
+from etl.errors import FailedCheckError, UsageError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def migrations_folder() -> Path:
+    """Where the migrations are: inside the package when installed, beside it in a checkout."""
+    inside = _PACKAGE / "migrations"
+    return inside if inside.is_dir() else _PACKAGE.parent / "migrations"
+
+
+def create_sqlite_file(url_text: str) -> None:
+    """Make the folder of a SQLite file that does not exist yet, for its owner alone."""
+    path = sqlite_path(url_text)
+    if path is not None and not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+
+
+def upgrade(engine: Engine, revision: str = "head") -> None:
+    """Bring the schema up to a revision. Two at once are safe: the second waits, and finds it done."""
+    if engine.dialect.name == "sqlite":
+        # WAL lets readers read beside a writer. The mode is kept in the file.
+        raw = engine.raw_connection()
+        raw.cursor().execute("PRAGMA journal_mode = WAL")
+        raw.close()
+    _run(engine, "upgrade", revision)
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Take the schema back to a revision."""
+    _run(engine, "downgrade", revision)
+
+
+def _run(engine: Engine, direction: str, revision: str) -> None:
+    with engine.begin() as connection:
+        config = _config(connection)
+        try:
+            {"upgrade": command.upgrade, "downgrade": command.downgrade}[direction](config, revision)
+        except CommandError as error:
+            raise UsageError(f"{error}; `cdr-sync db current` tells where the schema is") from error
+
+
+def check(engine: Engine) -> None:
+    """Find out whether the schema is the newest, and whether the tables are what the models say.
+
+    Raises:
+        FailedCheckError: it is not, or they are not; the message names the differences.
+    """
+    with engine.connect() as connection:
+        found = schema_revision(connection)
+        if found != SCHEMA_REVISION:
+            raise FailedCheckError(
+                f"The schema is {found or 'not there'}, and {SCHEMA_REVISION} is needed: run `cdr-sync db upgrade`"
+            )
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": False}
+        )
+        differences = compare_metadata(context, metadata)
+    if differences:
+        lines = "\n".join(f"  {difference}" for difference in differences)
+        raise FailedCheckError(f"The tables differ from the models:\n{lines}")
+
+
+def newest_revision() -> str | None:
+    """The newest migration there is."""
+    return ScriptDirectory(str(migrations_folder())).get_current_head()
+
+
+def _config(connection: Connection) -> Config:
+    config = Config(stdout=io.StringIO())
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,146 @@
+"""Column types and instants, with each database's peculiarities in this one place.
+
+Instants are UTC: `timestamptz` on PostgreSQL, `DATETIME(6)` on MySQL, and on SQLite, which has no such type,
+text of one format: `2021-11-16 13:33:29.000000`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import DateTime, Dialect, Numeric, String
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+SQLITE_DIGITS = 15  # what a double gives back of a decimal number
+
+
+class Instant(TypeDecorator[datetime]):
+    """An instant, aware and in UTC on this side of the database."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Microseconds on every database."""
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Send UTC, without the zone where the database knows none."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Give UTC back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Money(TypeDecorator[Decimal]):
+    """An amount, exact to 18 decimals; on SQLite a double that gives back up to 15 significant digits."""
+
+    impl = Numeric(38, 18)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """On SQLite the number is read as it is, and rounded here."""
+        return dialect.type_descriptor(Numeric(38, 18, asdecimal=dialect.name != "sqlite"))
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        """Send exactly what can be stored."""
+        return float(value) if value is not None and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        """Give the digits back that were stored, without the zeros that the scale adds."""
+        if value is None:
+            return None
+        return digits_of_double(value) if dialect.name == "sqlite" else _without_padding(value)
+
+
+def digits_of_double(value: float | Decimal) -> Decimal:
+    """The decimal number that a double stands for: 15 significant digits, as SQLite itself shows it."""
+    return Decimal(f"{float(value):.{SQLITE_DIGITS}g}")
+
+
+def _without_padding(value: Decimal) -> Decimal:
+    normal = value.normalize()
+    exponent = normal.as_tuple().exponent
+    return normal.quantize(Decimal(1)) if isinstance(exponent, int) and exponent > 0 else normal
+
+
+class ExactText(TypeDecorator[str]):
+    """Text that identifies: compared by its exact bytes, case and trailing spaces included."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Take the collation that neither folds case nor pads, whose name differs by server."""
+        if dialect.name in ("mysql", "mariadb"):
+            is_mariadb = getattr(dialect, "is_mariadb", False)
+            collation = "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
+            return dialect.type_descriptor(mysql.VARCHAR(self.length, charset="utf8mb4", collation=collation))
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(String(self.length, collation="C"))
+        return dialect.type_descriptor(String(self.length))
+
+
+class db_now(FunctionElement[datetime]):  # noqa: N801 (it reads as the SQL function that it is)
+    """The present instant by the database's clock, which is the only clock that decides anything."""
+
+    type = Instant()
+    inherit_cache = True
+
+
+@compiles(db_now, "sqlite")
+def _now_sqlite(element: db_now, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
+    return now_sql("sqlite")
+
+
+@compiles(db_now, "postgresql")
+def _now_postgresql(element: db_now, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
+    return now_sql("postgresql")
+
+
+@compiles(db_now, "mysql", "mariadb")
+def _now_mysql(element: db_now, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
+    return now_sql("mysql")
+
+
+def now_sql(dialect_name: str) -> str:
+    """The SQL of `db_now()`. The database evaluates it, once in each statement."""
+    return {
+        # SQLite counts milliseconds; the zeros make it the one format that instants have there.
+        "sqlite": "strftime('%Y-%m-%d %H:%M:%f000', 'now')",
+        "postgresql": "statement_timestamp()",
+        "mysql": "utc_timestamp(6)",
+        "mariadb": "utc_timestamp(6)",
+    }[dialect_name]
+
+
+def later_sql(dialect_name: str, seconds: str) -> str:
+    """The SQL of `db_now()` plus a number of seconds, which is an SQL expression such as `:delay`."""
+    return {
+        "sqlite": f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds')",
+        "postgresql": f"statement_timestamp() + make_interval(secs => {seconds})",
+        "mysql": f"utc_timestamp(6) + interval round(({seconds}) * 1000000) microsecond",
+        "mariadb": f"utc_timestamp(6) + interval round(({seconds}) * 1000000) microsecond",
+    }[dialect_name]
+
+
+def instant_text(value: datetime, dialect_name: str) -> str:
+    """An aware instant as text that the database reads as the same instant."""
+    text = value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    return f"{text}+00" if dialect_name == "postgresql" else text

@@ -1,0 +1,245 @@
+"""The configuration: option, then environment, then TOML file, then default.
+
+Everything that is wrong is named at once, with the place where it was read. Secrets come from the
+environment or from files, never from an option, and are never shown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import platformdirs
+
+from etl.errors import SettingsError
+
+API_URL = "https://piopiy.telecmi.com/v1/piopiy/requestid_cdr"
+DEFAULT_ACCOUNT = "default"
+_NAME = "cdr-sync"
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)")
+_AT_LEAST_ONE = msgspec.Meta(ge=1, le=1_000_000)
+
+
+def parse_duration(text: str | float) -> timedelta:
+    """Read `30s`, `15m`, `72h`, `7d`, or seconds as a bare number.
+
+    Raises:
+        ValueError: the text is no duration.
+    """
+    match = _DURATION.fullmatch(str(text).strip().lower())
+    if match is None or isinstance(text, bool):
+        raise ValueError(f"{text!r} is no duration: write 30s, 15m, 72h, 7d, or seconds")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One PIOPIY account: the name it goes by here, and the credentials that ask for its calls."""
+
+    name: str
+    app_id: int
+    secret: str = field(repr=False)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting, typed, with its default. Its name here is its name in the TOML file."""
+
+    database_url: str = ""  # empty: a SQLite file in the user's data folder
+    api_url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/?#@]+(/\S*)?$")] = API_URL
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
+    rate_limit: Annotated[float, msgspec.Meta(ge=0, le=100_000)] = 0.0
+    tries: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
+    max_attempts: Annotated[int, _AT_LEAST_ONE] = 8
+    retry_delay: timedelta = timedelta(seconds=30)
+    request_timeout: timedelta = timedelta(seconds=30)
+    lease: timedelta = timedelta(minutes=5)
+    settle: timedelta = timedelta(minutes=15)
+    empty_for: timedelta = timedelta(hours=72)
+    empty_delay: timedelta = timedelta(minutes=1)
+    default_region: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")] = "IN"
+    proxy: Annotated[str, msgspec.Meta(pattern=r"^(https?://\S+)?$")] = ""
+    ping_url: Annotated[str, msgspec.Meta(pattern=r"^(https?://\S+)?$")] = ""
+    metrics_file: str = ""
+    log_format: Literal["auto", "console", "json"] = "auto"
+    accounts: dict[str, Account] = msgspec.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Name no value: URLs can hold passwords."""
+        return "Settings(…)"
+
+
+SETTING_NAMES = tuple(name for name in Settings.__struct_fields__ if name != "accounts")
+_FROM_FILE = ("database_url", "ping_url")  # may be read from the file that `…_FILE` names
+_HINTS = {
+    "api_url": "an http:// or https:// URL without user or password",
+    "default_region": "a country in two capital letters, such as IN",
+    "proxy": "an http:// or https:// URL",
+    "ping_url": "an http:// or https:// URL",
+}
+_FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+
+
+def environment_name(setting: str) -> str:
+    """The environment variable of a setting."""
+    return f"CDR_SYNC_{setting.upper()}"
+
+
+def load_settings(options: Mapping[str, object], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings from all their places.
+
+    Args:
+        options: what was given on the command line, by setting; None where it was not. `config` is the
+            path of the TOML file.
+        environment: the environment variables.
+
+    Raises:
+        SettingsError: one or more settings are wrong; the message has a line for each.
+    """
+    problems: list[str] = []
+    path, content = _read_toml(options.get("config") or environment.get("CDR_SYNC_CONFIG"), problems)
+    values: dict[str, Any] = {}
+    for name in SETTING_NAMES:
+        place, value = _find(name, options, environment, content, path, problems)
+        if value is not None:
+            _convert(name, value, place, values, problems)
+    known = {*SETTING_NAMES, "accounts"}
+    problems += [f"{path}: there is no setting {name!r}" for name in content if name not in known]
+    values["accounts"] = _accounts(content.get("accounts", {}), path, environment, problems)
+    settings = Settings(**values)
+    if settings.lease < 2 * settings.request_timeout:
+        problems.append("lease must be at least twice request_timeout, or claims expire during their call")
+    if problems:
+        raise SettingsError("The configuration is wrong:\n" + "\n".join(f"  {line}" for line in problems))
+    if not settings.database_url:
+        settings = msgspec.structs.replace(settings, database_url=default_database_url())
+    return settings
+
+
+def default_database_url() -> str:
+    """The SQLite file in the user's data folder, so that the working directory does not matter."""
+    return f"sqlite:///{Path(platformdirs.user_data_dir(_NAME, appauthor=False)) / 'cdr-sync.sqlite3'}"
+
+
+def default_config_path() -> Path:
+    """Where the TOML file is looked for when none is named."""
+    return Path(platformdirs.user_config_dir(_NAME, appauthor=False)) / "cdr-sync.toml"
+
+
+def _read_toml(named: object, problems: list[str]) -> tuple[Path, dict[str, Any]]:
+    path = Path(str(named)).expanduser() if named else default_config_path()
+    if not named and not path.is_file():
+        return path, {}
+    try:
+        with path.open("rb") as file:
+            return path, tomllib.load(file)
+    except OSError as error:
+        problems.append(f"{path}: cannot be read: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: is not TOML: {error}")
+    return path, {}
+
+
+def _find(
+    name: str,
+    options: Mapping[str, object],
+    environment: Mapping[str, str],
+    content: Mapping[str, Any],
+    path: Path,
+    problems: list[str],
+) -> tuple[str, object]:
+    """Look a setting up, the strongest place first; returns the place for messages, and the value."""
+    variable = environment_name(name)
+    if options.get(name) is not None:
+        return f"--{name.replace('_', '-')}", options[name]
+    if environment.get(variable, "") != "":
+        return variable, environment[variable]
+    file_variable = f"{variable}_FILE"
+    if name in _FROM_FILE and environment.get(file_variable):
+        return file_variable, _read_secret_file(environment[file_variable], file_variable, problems)
+    return f"{path}: {name}", content.get(name)
+
+
+def _convert(name: str, value: object, place: str, values: dict[str, Any], problems: list[str]) -> None:
+    field_type = _FIELD_TYPES[name]
+    try:
+        if field_type is timedelta:
+            values[name] = parse_duration(value)  # type: ignore[arg-type]  # refuses what is no text or number
+        else:
+            values[name] = msgspec.convert(value, type=field_type, strict=not isinstance(value, str))
+    except ValueError as error:
+        # The value is not repeated where it could hold a password.
+        wanted = _HINTS.get(name)
+        problems.append(f"{place} must be {wanted}" if wanted else f"{place}: {error}")
+
+
+def _accounts(
+    tables: object, path: Path, environment: Mapping[str, str], problems: list[str]
+) -> dict[str, Account]:
+    accounts: dict[str, Account] = {}
+    if not isinstance(tables, dict):
+        problems.append(f"{path}: accounts must be tables such as [accounts.sales]")
+        tables = {}
+    merged: dict[str, dict[str, object]] = {
+        name: dict(table) if isinstance(table, dict) else {} for name, table in tables.items()
+    }
+    default = dict(merged.get(DEFAULT_ACCOUNT, {}))
+    if environment.get("PIOPIY_APP_ID"):
+        default["app_id"] = environment["PIOPIY_APP_ID"]
+    if environment.get("PIOPIY_SECRET"):
+        default = {"app_id": default.get("app_id"), "secret_env": "PIOPIY_SECRET"}
+    elif environment.get("PIOPIY_SECRET_FILE"):
+        default = {"app_id": default.get("app_id"), "secret_file": environment["PIOPIY_SECRET_FILE"]}
+    if default:
+        merged[DEFAULT_ACCOUNT] = default
+    for name, table in merged.items():
+        account = _account(name, table, path, environment, problems)
+        if account is not None:
+            accounts[name] = account
+    return accounts
+
+
+def _account(
+    name: str, table: Mapping[str, object], path: Path, environment: Mapping[str, str], problems: list[str]
+) -> Account | None:
+    before = len(problems)
+    place = f"account {name!r}"
+    app_id = str(table.get("app_id") or "").strip()
+    if not (app_id.isascii() and app_id.isdigit() and len(app_id) <= 18):  # noqa: PLR2004 (fits 64 bits)
+        problems.append(f"{place}: app_id must be the number that PIOPIY shows (PIOPIY_APP_ID)")
+    unknown = set(table) - {"app_id", "secret_file", "secret_env"}
+    if "secret" in unknown:
+        problems.append(f"{path}: {place}: a secret does not belong here: use secret_file or secret_env")
+    elif unknown:
+        problems.append(f"{path}: {place}: there is no setting {sorted(unknown)[0]!r}")
+    secret = ""
+    if file := table.get("secret_file"):
+        secret = _read_secret_file(str(file), f"{place}: secret_file", problems) or ""
+    elif variable := table.get("secret_env"):
+        secret = environment.get(str(variable), "").strip()
+        if not secret:
+            problems.append(f"{place}: the environment variable {variable} is empty or not set")
+    else:
+        problems.append(f"{place}: has no secret: set PIOPIY_SECRET or PIOPIY_SECRET_FILE, or secret_file")
+    if len(name) > 64:  # noqa: PLR2004 (the width of the column)
+        problems.append(f"{place}: the name is longer than 64 characters")
+    return Account(name, int(app_id), secret) if len(problems) == before else None
+
+
+def _read_secret_file(file: str, place: str, problems: list[str]) -> str | None:
+    try:
+        value = Path(file).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{place}: {file} cannot be read: {getattr(error, 'strerror', None) or 'not text'}")
+        return None
+    if not value:
+        problems.append(f"{place}: {file} is empty")
+        return None
+    return value
