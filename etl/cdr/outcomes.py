@@ -20,7 +20,7 @@ _NOTHING = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class WaitingRules:
     """How long requests are waited for. All of it is configurable; see the README's settings."""
 
     max_attempts: int
@@ -81,7 +81,7 @@ def decide_answer(
     changes: LegChanges,
     *,
     now: datetime,
-    patience: Patience,
+    rules: WaitingRules,
     chance: float,
 ) -> Done | Empty | PutOff:
     """Decide what a valid answer means for its request.
@@ -96,16 +96,16 @@ def decide_answer(
         count: how many legs the answer says there are; None where it does not say.
         changes: what the legs change in the stored rows.
         now: the present instant by the database's clock.
-        patience: how long to wait.
+        rules: how long to wait.
         chance: a random number from 0 to 1, so that requests enqueued together spread out.
     """
-    waited_until = request.enqueued_at + patience.empty_for
-    growing = min(_growing(patience.empty_delay, request.fetches, chance), waited_until - now)
+    waited_until = request.enqueued_at + rules.empty_for
+    growing = min(_growing(rules.empty_delay, request.fetches, chance), waited_until - now)
     if not legs:
         return Empty() if now >= waited_until else PutOff(growing, "no legs yet")
     if now >= waited_until:
         return Done()
-    settled_at = max(leg.end for leg in legs) + patience.settle
+    settled_at = max(leg.end for leg in legs) + rules.settle
     if now < settled_at:
         return PutOff(min(settled_at - now, waited_until - now, LONGEST_DELAY), "legs may still change")
     is_confirmed = request.fetches > 0 and changes.is_same
@@ -115,7 +115,7 @@ def decide_answer(
 
 
 def decide_failure(
-    request: ClaimedRequest, error: RequestError, *, now: datetime, patience: Patience, chance: float
+    request: ClaimedRequest, error: RequestError, *, now: datetime, rules: WaitingRules, chance: float
 ) -> RetryLater | PutOff | Dead | Released:
     """Decide what a failed claim means for its request, once the failure is known to be its own."""
     match error:
@@ -125,13 +125,13 @@ def decide_failure(
             return Released(timedelta(seconds=min(seconds, 86_400.0)), error)
         case NotReadyError():
             age = now - request.enqueued_at
-            if age >= patience.empty_for:
+            if age >= rules.empty_for:
                 return Dead(error)
-            delay = min(max(age / 2, patience.empty_delay), LONGEST_DELAY, patience.empty_for - age)
+            delay = min(max(age / 2, rules.empty_delay), LONGEST_DELAY, rules.empty_for - age)
             return PutOff(delay, str(error))
-    if request.attempts >= patience.max_attempts:
+    if request.attempts >= rules.max_attempts:
         return Dead(error)
-    return RetryLater(_growing(patience.retry_delay, request.attempts - 1, chance), error)
+    return RetryLater(_growing(rules.retry_delay, request.attempts - 1, chance), error)
 
 
 def _growing(first: timedelta, times: int, chance: float) -> timedelta:

@@ -1,2 +1,105 @@
-def main():
-    pass
+"""The command line: options in, text or JSON out, an exit code at the end.
+
+Each command is loaded when it is called, so that `--help` and an idle run stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from etl import __version__
+from etl.errors import CdrSyncError
+
+# Every command with the module that holds it.
+_COMMANDS = {
+    "demo": "demo",
+    "db": "db",
+    "enqueue": "enqueue",
+    "sync": "sync",
+    "fetch": "fetch",
+    "status": "status",
+    "runs": "runs",
+    "requests": "requests",
+    "simulator": "simulator",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's module only when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"etl.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        from etl.cli.summaries import SUMMARIES  # noqa: PLC0415
+
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, SUMMARIES[name]) for name in _COMMANDS])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--config", metavar="FILE", help="TOML file with the settings.")
+@click.option("--database-url", metavar="URL", help="Database, such as sqlite:////var/lib/cdr.sqlite3.")
+@click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="How log lines look.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell more while working.")
+@click.version_option(__version__, prog_name="cdr-sync")
+@click.pass_context
+def cli(ctx: click.Context, config: str | None, database_url: str | None, log_format: str | None, verbose: bool) -> None:  # noqa: FBT001
+    """Complete call detail records (CDRs) of PIOPIY: request IDs in, one SQL row a leg out.
+
+    A first look, with nothing configured: cdr-sync demo
+    """
+    from etl.cli.app import App  # noqa: PLC0415
+
+    ctx.obj = App(
+        {"config": config, "database_url": database_url, "log_format": log_format}, is_verbose=verbose
+    )
+
+
+def main() -> None:
+    """Run the command line, and tell every failure in one line with its exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:
+        code = 1
+        sys.stderr.close()  # whoever read our output is gone; there is nobody to tell
+    except Exception as error:  # noqa: BLE001 (told in one line)
+        code = _tell(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: Exception) -> int:
+    """Write a failure for a person. A traceback is only for faults of this program, and holds no values."""
+    known = error if isinstance(error, CdrSyncError) else _from_database(error)
+    if known is not None:
+        click.echo(f"cdr-sync: {known}", err=True)
+        return known.exit_code
+    from etl.cli.crash import tell_crash  # noqa: PLC0415
+
+    tell_crash(error)
+    return 1
+
+
+def _from_database(error: Exception) -> CdrSyncError | None:
+    if "sqlalchemy" not in sys.modules:
+        return None
+    from etl.db.connection import told  # noqa: PLC0415
+
+    return told(error)

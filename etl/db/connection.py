@@ -140,6 +140,15 @@ def is_conflict(error: BaseException) -> bool:
     return code in ("40001", "40P01", "55P03", 1213, 1205)
 
 
+def is_worth_repeating(error: BaseException) -> bool:
+    """Whether a whole transaction is to be tried again: after a conflict, or on a fresh connection.
+
+    After a lost connection nobody knows whether the commit happened. The fence does: it tells what this
+    claim's token settled before.
+    """
+    return is_conflict(error) or (isinstance(error, exc.DBAPIError) and error.connection_invalidated)
+
+
 def is_bad_value(error: BaseException) -> bool:
     """Whether the database refused values, and not us."""
     return isinstance(error, exc.DataError | exc.IntegrityError) or (

@@ -85,8 +85,9 @@ _SETTLE_SET = {
     "fetches": "cdr_requests.fetches + v.fetched",
     "leg_count": "CASE WHEN v.fetched = 1 THEN v.leg_count ELSE cdr_requests.leg_count END",
     "api_count": "CASE WHEN v.fetched = 1 THEN v.api_count ELSE cdr_requests.api_count END",
-    "last_error_kind": "v.error_kind",
-    "last_error": "v.error",
+    # What was given back unjudged keeps the word of its last failure; a valid answer ends it.
+    "last_error_kind": "CASE WHEN v.fetched = 0 THEN COALESCE(v.error_kind, cdr_requests.last_error_kind) END",
+    "last_error": "CASE WHEN v.fetched = 0 THEN COALESCE(v.error, cdr_requests.last_error) END",
     "last_http_status": "COALESCE(v.http_status, cdr_requests.last_http_status)",
     "finished_at": "CASE WHEN v.state = 'pending' THEN NULL ELSE {now} END",
     "updated_at": "{now}",
@@ -264,3 +265,37 @@ def database_now(connection: Connection) -> datetime:
     if now is None:  # pragma: no cover (no database answers so)
         raise RuntimeError("the database has no clock")
     return now
+
+
+_ENQUEUE = """
+INSERT INTO cdr_requests (account, request_id, batch, run_after)
+SELECT :account, v.request_id, :batch, {due} FROM {rows} WHERE 1 = 1
+"""
+
+
+def enqueue_requests(
+    connection: Connection, request_ids: Sequence[str], *, account: str, batch: str | None, delay: timedelta
+) -> int:
+    """Add request IDs to the queue, leaving those that are known as they are; returns how many were new."""
+    dialect = connection.dialect.name
+    result = connection.execute(
+        _enqueue_statement(dialect),
+        {
+            "account": account,
+            "batch": batch,
+            "delay": delay.total_seconds(),
+            "rows": rowset(dialect, ({"request_id": request_id} for request_id in request_ids)),
+        },
+    )
+    # Rows that came back are counted where there are any: what rowcount means after a conflict differs.
+    return len(result.all()) if result.returns_rows else result.rowcount
+
+
+@cache
+def _enqueue_statement(dialect: str) -> TextClause:
+    insert = _ENQUEUE.format(
+        due=later_sql(dialect, ":delay"), rows=rowset_sql(dialect, {"request_id": "exact"})
+    )
+    if dialect in ("mysql", "mariadb"):
+        return text(f"{insert} ON DUPLICATE KEY UPDATE id = id")
+    return text(f"{insert} ON CONFLICT (account, request_id) DO NOTHING RETURNING id")

@@ -1,0 +1,103 @@
+"""What all commands share: settings, database and log, each made when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.errors import SchemaError, SettingsError, UsageError
+from etl.settings import DEFAULT_ACCOUNT, Account, Settings, load_settings
+from etl.telemetry import Log
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+
+class App:
+    """One call of the command line."""
+
+    def __init__(self, options: Mapping[str, object], *, is_verbose: bool) -> None:
+        self._options = dict(options)
+        self._is_verbose = is_verbose
+
+    def set_option(self, setting: str, value: object) -> None:
+        """Take over the option of a command that stands for a setting; None leaves the setting alone."""
+        self._options[setting] = value
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings; wrong ones are told all at once."""
+        return load_settings(self._options)
+
+    @cached_property
+    def log(self) -> Log:
+        """The log, which knows what it must not show."""
+        secrets = [account.secret for account in self.settings.accounts.values()]
+        level = "info" if self._is_verbose else "warning"
+        return Log(level=level, style=self.settings.log_format, secrets=secrets)
+
+    def accounts(self, name: str | None) -> list[Account]:
+        """The accounts to work for: all that are configured, or the one of this name.
+
+        Raises:
+            SettingsError: there are no credentials for it.
+        """
+        known = self.settings.accounts
+        if name is not None and name not in known:
+            raise SettingsError(f"There are no credentials for account {name!r}: add [accounts.{name}] to the settings")
+        if not known:
+            raise SettingsError(
+                "There are no credentials: set PIOPIY_APP_ID, and PIOPIY_SECRET or PIOPIY_SECRET_FILE"
+            )
+        return [known[name]] if name is not None else list(known.values())
+
+    def account(self, name: str | None) -> Account:
+        """The one account to ask for: the named one, else the default one, else the only one."""
+        if name is None and DEFAULT_ACCOUNT not in self.settings.accounts and len(self.settings.accounts) > 1:
+            raise UsageError(f"Which account? Add --account with one of {', '.join(self.settings.accounts)}")
+        chosen = name or (DEFAULT_ACCOUNT if DEFAULT_ACCOUNT in self.settings.accounts else None)
+        return self.accounts(chosen)[0]
+
+    def engine_as_it_is(self) -> Engine:
+        """The database, whatever its schema."""
+        from etl.db.connection import open_engine  # noqa: PLC0415
+
+        return open_engine(self.settings.database_url)
+
+    def engine(self, *, creates: bool = True) -> Engine:
+        """The database with the schema that this version needs.
+
+        A SQLite file that does not exist yet is made by the first command that writes.
+        """
+        from etl.db.connection import open_engine, reading, require_current_schema, sqlite_path  # noqa: PLC0415
+
+        path = sqlite_path(self.settings.database_url)
+        is_new = path is not None and (not path.exists() or path.stat().st_size == 0)
+        if is_new and not creates:
+            raise SchemaError(f"There is no database at {path} yet: `cdr-sync enqueue` or `cdr-sync db upgrade` makes it")
+        if is_new:
+            from etl.db.schema import create_sqlite_file, upgrade  # noqa: PLC0415
+
+            create_sqlite_file(self.settings.database_url)
+            engine = open_engine(self.settings.database_url)
+            upgrade(engine)
+            return engine
+        engine = open_engine(self.settings.database_url)
+        with reading(engine) as connection:
+            require_current_schema(connection)
+        return engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for a command that only looks."""
+        from etl.db.connection import reading  # noqa: PLC0415
+
+        with reading(self.engine(creates=False)) as connection:
+            yield connection
+
+
+pass_app = click.make_pass_decorator(App)

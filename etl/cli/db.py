@@ -1,0 +1,55 @@
+"""`cdr-sync db`: the schema, through the same settings as everything else."""
+
+from __future__ import annotations
+
+import click
+
+from etl.cli.app import App, pass_app
+
+
+@click.group("db")
+def command() -> None:
+    """Create the tables, bring them up to date, and check them."""
+
+
+@command.command()
+@click.argument("revision", default="head")
+@pass_app
+def upgrade(app: App, revision: str) -> None:
+    """Bring the schema up to REVISION, by default the newest. Safe to repeat."""
+    from etl.db import schema  # noqa: PLC0415
+    from etl.db.connection import shown_url  # noqa: PLC0415
+
+    schema.create_sqlite_file(app.settings.database_url)
+    schema.upgrade(app.engine_as_it_is(), revision)
+    click.echo(f"The schema of {shown_url(app.settings.database_url)} is up to date.", err=True)
+
+
+@command.command()
+@click.argument("revision")
+@pass_app
+def downgrade(app: App, revision: str) -> None:
+    """Take the schema back to REVISION. What the newer one stored besides is lost."""
+    from etl.db import schema  # noqa: PLC0415
+
+    schema.downgrade(app.engine_as_it_is(), revision)
+
+
+@command.command()
+@pass_app
+def current(app: App) -> None:
+    """Print the revision that the database is at."""
+    from etl.db.connection import reading, schema_revision  # noqa: PLC0415
+
+    with reading(app.engine_as_it_is()) as connection:
+        click.echo(schema_revision(connection) or "none")
+
+
+@command.command()
+@pass_app
+def check(app: App) -> None:
+    """Fail where the schema is behind, or where the tables differ from what this version expects."""
+    from etl.db import schema  # noqa: PLC0415
+
+    schema.check(app.engine_as_it_is())
+    click.echo("The schema is current.")

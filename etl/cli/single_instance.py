@@ -1,0 +1,45 @@
+"""`--single-instance`: one run at a time on this machine, for those who want it so.
+
+Overlapping runs are safe without it. The lock is the operating system's, which gives it up when its
+process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from etl.errors import CdrSyncError
+
+
+class AlreadyRunningError(CdrSyncError):
+    """Another run holds the lock."""
+
+    exit_code: ClassVar[int] = 75
+
+
+@contextmanager
+def only_one(database_url: str, *, is_wanted: bool) -> Iterator[None]:
+    """Hold the lock of this database while this lasts.
+
+    Raises:
+        AlreadyRunningError: another process on this machine holds it.
+    """
+    if not is_wanted:
+        yield
+        return
+    import fcntl  # noqa: PLC0415 (not there on Windows)
+
+    name = hashlib.sha256(database_url.encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / f"cdr-sync-{os.getuid()}-{name}.lock"
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunningError("Another run of --single-instance is at work; this one leaves") from None
+        yield

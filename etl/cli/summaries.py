@@ -1,0 +1,13 @@
+"""What each command does, in a line: for `cdr-sync --help`, which must not load them all."""
+
+SUMMARIES = {
+    "demo": "Show the whole job with nothing configured, against a simulated API.",
+    "db": "Create the tables, bring them up to date, and check them.",
+    "enqueue": "Add request IDs to the queue.",
+    "sync": "Ask the API for every request that is due, and store its legs.",
+    "fetch": "Ask the API once for one request, and print its answer.",
+    "status": "Tell how the queue stands.",
+    "runs": "List the latest runs, or show one.",
+    "requests": "Look into single requests.",
+    "simulator": "Run a stand-in of the API on this machine.",
+}

@@ -1,0 +1,157 @@
+"""`cdr-sync sync`: one run of the job."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli.app import App, pass_app
+from etl.cli.crash import tell_crash
+from etl.cli.options import DURATION, account_option, batch_option, json_option
+from etl.cli.output import counted, print_json, print_table
+from etl.cli.progress import watched
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from etl.sync.job import Summary
+
+# The outcomes of a claim, in the order of a summary: with what is in hand they add up to the claims.
+OUTCOMES = {
+    "done": "done",
+    "empty": "empty",
+    "put_off": "not final yet",
+    "retried": "to be retried",
+    "released": "given back",
+    "dead": "dead",
+    "lost_leases": "taken over by others",
+}
+LANES = {0: "live", 1: "backfill"}
+
+
+@click.command("sync")
+@click.option("--limit", "most", type=click.IntRange(1), metavar="N", help="Claim at most N requests.")
+@click.option("--time-limit", type=DURATION, help="Stop claiming after this time, such as 50s.")
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that ask the API.")
+@account_option
+@batch_option
+@click.option("--dry-run", is_flag=True, help="Only tell what is due; ask nothing, change nothing.")
+@click.option("--single-instance", is_flag=True, help="Exit 75 where another such run is at work here.")
+@json_option
+@pass_app
+def command(
+    app: App,
+    *,
+    most: int | None,
+    time_limit: timedelta | None,
+    workers: int | None,
+    account: str | None,
+    batch: str | None,
+    dry_run: bool,
+    single_instance: bool,
+    as_json: bool,
+) -> None:
+    """Ask the API for every request that is due, and store its legs.
+
+    Ends when nothing is due any more, or at a limit. Any number of runs may overlap, on any machines. Quiet
+    off a terminal unless a person must do something; the exit code tells what.
+    """
+    app.set_option("workers", workers)
+    accounts = app.accounts(account)
+    if dry_run:
+        _tell_what_is_due(app, account, batch, as_json=as_json)
+        return
+    from etl.cli.single_instance import only_one  # noqa: PLC0415
+    from etl.sync.job import Limits  # noqa: PLC0415
+    from etl.sync.start import run_sync  # noqa: PLC0415
+    from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
+
+    limits = Limits(most, time_limit, batch)
+    engine = app.engine()
+    with (
+        only_one(app.settings.database_url, is_wanted=single_instance),
+        stop_on_signals() as stop,
+        watched(engine, account=account, batch=batch, most=most) as on_progress,
+    ):
+        summary = run_sync(engine, app.settings, accounts, limits=limits, stop=stop, on_progress=on_progress)
+    tell_problems(app, summary)
+    _tell_of_strangers(app, engine)
+    if as_json:
+        print_json(summary_document(summary))
+    elif sys.stdout.isatty():
+        click.echo(summary_text(summary))
+    raise click.exceptions.Exit(summary.exit_code)
+
+
+def summary_document(summary: Summary) -> dict[str, object]:
+    """A run as one document: every count is there, zeros included."""
+    names = ("claimed", *OUTCOMES, "api_calls", "legs_inserted", "legs_updated", "legs_unchanged")
+    counts = {name: summary.counts[name] for name in names}
+    return {"run": summary.run_id, "outcome": summary.outcome, **counts}
+
+
+def summary_text(summary: Summary) -> str:
+    """A run for people: the outcomes add up to the claims."""
+    counts = summary.counts
+    outcomes = ", ".join(f"{counts[name]:,} {words}" for name, words in OUTCOMES.items() if counts[name])
+    legs = f"{counts['legs_inserted']:,} new, {counts['legs_updated']:,} changed, {counts['legs_unchanged']:,} as before"
+    return (
+        f"Run {summary.run_id}: {counted(counts['claimed'], 'claim')} = {outcomes or 'nothing was due'}\n"
+        f"{counted(counts['api_calls'], 'API call')}; legs: {legs}"
+    )
+
+
+def tell_problems(app: App, summary: Summary) -> None:
+    """One line for each thing that a person must do something about, with what to do."""
+    log = app.log
+    log.bind(run=summary.run_id)
+    for name, reason in summary.refused.items():
+        log.error(
+            f"PIOPIY refuses the credentials of account {name!r} ({reason}). Check its app ID and secret; "
+            "every request was given back, and no attempt was used.",
+            account=name,
+        )
+    for name, reason in summary.api_down.items():
+        log.error(
+            f"The API does not work for account {name!r} ({reason}). Nothing is lost: every request was "
+            "given back, and the next run tries again.",
+            account=name,
+        )
+    dead = summary.counts["dead"] + summary.reaped_dead
+    if dead:
+        log.error(f"{counted(dead, 'request')} became dead: see `cdr-sync requests list --state dead`.")
+    for crash in summary.crashes[:1]:
+        tell_crash(crash)
+
+
+def _tell_of_strangers(app: App, engine: Engine) -> None:
+    """Warn of requests that nobody asks for: their account has no credentials here."""
+    from etl.db.accounts import waiting_accounts  # noqa: PLC0415
+    from etl.db.connection import reading  # noqa: PLC0415
+
+    with reading(engine) as connection:
+        strangers = [name for name in waiting_accounts(connection) if name not in app.settings.accounts]
+    for name in strangers:
+        app.log.warning(
+            f"Requests wait for account {name!r}, for which there are no credentials: add [accounts.{name}] "
+            "to the settings, or cancel them.",
+            account=name,
+        )
+
+
+def _tell_what_is_due(app: App, account: str | None, batch: str | None, *, as_json: bool) -> None:
+    from etl.db.selection import Selection, count_requests  # noqa: PLC0415
+
+    selection = Selection(account=account, batch=batch, only_due=True)
+    with app.reading() as connection:
+        due = count_requests(connection, selection)
+    rows = [(name, LANES[lane], count) for (name, lane), count in sorted(due.items())]
+    if as_json:
+        print_json({"due": sum(due.values()), "by": [dict(zip(("account", "lane", "due"), row, strict=True)) for row in rows]})
+    else:
+        click.echo(f"{counted(sum(due.values()), 'request')} due")
+        if rows:
+            print_table(rows, ("account", "lane", "due"))

@@ -1,0 +1,54 @@
+"""How the queue stands: the figures of `cdr-sync status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, text
+
+from etl.db.request_queue import database_now
+from etl.db.tables import DEAD, STATES, api_accounts, call_legs, cdr_requests
+from etl.db.types import Instant, now_sql
+
+_OLDEST_DUE = "SELECT MIN(run_after) AS oldest FROM cdr_requests WHERE state = 'pending' AND run_after <= {now}"
+
+
+def requests_by_state(connection: Connection) -> dict[str, int]:
+    """How many requests are in each state, all states named."""
+    column = cdr_requests.c.state
+    counted = {state: count for state, count in connection.execute(select(column, func.count()).group_by(column))}
+    return {state: counted.get(state, 0) for state in STATES}
+
+
+def dead_by_error_kind(connection: Connection) -> dict[str, int]:
+    """How many requests are dead for which reason, the most frequent first."""
+    column = cdr_requests.c
+    statement = (
+        select(column.last_error_kind, func.count())
+        .where(column.state == DEAD)
+        .group_by(column.last_error_kind)
+        .order_by(func.count().desc(), column.last_error_kind)
+    )
+    return {kind or "unknown": count for kind, count in connection.execute(statement)}
+
+
+def oldest_due_seconds(connection: Connection) -> float | None:
+    """For how long the request that waits longest has been due; None where nothing is due."""
+    statement = text(_OLDEST_DUE.format(now=now_sql(connection.dialect.name))).columns(oldest=Instant)
+    oldest = connection.scalar(statement)
+    return None if oldest is None else max(0.0, (database_now(connection) - oldest).total_seconds())
+
+
+def list_accounts(connection: Connection) -> list[Row[Any]]:
+    """What is known of each account."""
+    return list(connection.execute(select(api_accounts).order_by(api_accounts.c.account)))
+
+
+def count_legs(connection: Connection) -> int:
+    """How many legs are stored that the latest answers hold."""
+    return connection.scalar(select(func.count()).where(call_legs.c.missing_since.is_(None))) or 0
+
+
+def first_rows(connection: Connection, table: str, columns: str, *, most: int) -> list[Row[Any]]:
+    """The first rows of a table or view, as an analyst would see them. `table` and `columns` are our own words."""
+    return list(connection.execute(text(f"SELECT {columns} FROM {table} ORDER BY 1, 2 LIMIT {most:d}")))  # noqa: S608

@@ -1,0 +1,120 @@
+"""Asking: the threads that put requests to the API and read what it says. They know no database.
+
+Each thread lives as long as the run and owns one HTTP session. It gives back everything that came of a
+request, failures and crashes included, so that nothing in hand is ever lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from etl.cdr.answers import read_answer
+from etl.cdr.parsing import parse_legs
+from etl.cdr.records import ClaimedRequest, Leg
+from etl.errors import RequestError
+
+
+class Reply(Protocol):
+    """What the API's HTTP answer has to have."""
+
+    status: int
+    body: bytes
+    retry_after: float | None
+
+
+Fetch = Callable[[str], Reply]  # request ID in; raises RequestError
+
+
+Repeat = Callable[[Callable[[], None]], None]  # calls until it succeeds; raises the last error
+
+
+@dataclass(slots=True)
+class Asked:
+    """What came of asking for one request: legs, or an error, or a crash of our own."""
+
+    request: ClaimedRequest
+    is_canary: bool = False
+    calls: int = 0
+    legs: tuple[Leg, ...] = ()
+    count: int | None = None
+    status: int | None = None
+    body: bytes | None = field(default=None, repr=False)
+    error: RequestError | None = None
+    crash: Exception | None = None
+
+
+def ask(request: ClaimedRequest, fetch: Fetch, repeat: Repeat, *, region: str, is_canary: bool = False) -> Asked:
+    """Ask for one request, as often as patience allows; what came of it is always returned."""
+    asked = Asked(request, is_canary)
+
+    def once() -> None:
+        asked.calls += 1
+        asked.status = asked.body = None
+        reply = fetch(request.request_id)
+        asked.status, asked.body = reply.status, reply.body
+        answer = read_answer(reply.status, reply.body, retry_after=reply.retry_after)
+        asked.legs, asked.count = parse_legs(answer, region=region), answer.count
+
+    try:
+        repeat(once)
+    except RequestError as error:
+        asked.error = error
+        asked.status = asked.status or error.http_status
+    except Exception as crash:  # noqa: BLE001 (a bug of ours must not lose what this thread holds)
+        asked.crash = crash
+    return asked
+
+
+class AskOne(Protocol):
+    """One thread's way of asking."""
+
+    def __call__(self, request: ClaimedRequest, /, *, is_canary: bool) -> Asked:
+        """Ask for one request; what came of it is always returned."""
+
+
+class Askers:
+    """Some threads that ask for requests of one account, and put what came of them into one queue."""
+
+    def __init__(
+        self, workers: int, answers: SimpleQueue[Asked | None], make_asker: Callable[[], AskOne]
+    ) -> None:
+        self._most = workers
+        self._answers = answers
+        self._make_asker = make_asker
+        self._inbox: SimpleQueue[tuple[ClaimedRequest, bool] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def put(self, request: ClaimedRequest, *, is_canary: bool = False) -> None:
+        """Hand a request over. Threads start when they are first needed: an idle run starts none."""
+        self._inbox.put((request, is_canary))
+        if len(self._threads) < self._most:
+            # Made here and not in the thread: what is wrong with it must be told to whoever is in charge.
+            asker = self._make_asker()
+            name = f"asker-{len(self._threads) + 1}"
+            thread = threading.Thread(target=self._work, args=(asker,), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def take_back(self) -> list[Asked]:
+        """Take back what no thread has begun with."""
+        taken = []
+        while True:
+            try:
+                entry = self._inbox.get_nowait()
+            except Empty:
+                return taken
+            if entry is not None:
+                taken.append(Asked(entry[0], entry[1]))
+
+    def close(self) -> None:
+        """Let the threads end once they are free."""
+        for _ in self._threads:
+            self._inbox.put(None)
+
+    def _work(self, ask_one: AskOne) -> None:
+        while (entry := self._inbox.get()) is not None:
+            self._answers.put(ask_one(entry[0], is_canary=entry[1]))

@@ -1,0 +1,172 @@
+"""A desk for each account: what is on its way, what failed in a row, and how that is judged.
+
+No database and no HTTP here: answers come in, verdicts go out. One account's trouble never touches
+another's desk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from etl.cdr.blame import Judgement, judge_canary, judge_row, shows_life
+from etl.cdr.records import ClaimedRequest
+from etl.errors import RateLimitedError, RequestError
+from etl.settings import Account
+from etl.sync.asking import Asked, Askers
+from etl.sync.settling import Verdict
+
+SLOW_START = 3  # requests on their way before an account's first valid answer in a run
+
+
+class Desk:
+    """One account during one run."""
+
+    def __init__(
+        self,
+        account: Account,
+        askers: Askers,
+        *,
+        workers: int,
+        canary: str | None = None,
+        is_probe: bool = False,
+        is_closed: bool = False,
+    ) -> None:
+        self.account = account
+        self.askers = askers
+        self.canary = canary  # a request that is known to be good
+        self.is_probe = is_probe  # the breaker is open: find out whether it still has to be
+        self.is_closed = is_closed  # nothing more is claimed in this run
+        self.is_exhausted = False  # the last claim found less than it asked for
+        self.awaits_canary = False
+        self.had_answer = False
+        self.latest_good: str | None = None
+        self.refused: str | None = None  # why the credentials are taken to be refused
+        self.api_down: str | None = None  # why the API is taken to be down
+        self._workers = workers
+        self._on_its_way: dict[int, ClaimedRequest] = {}
+        self._row: list[Asked] = []  # failures since the last valid answer, held unsettled
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether some answer is still to come."""
+        return bool(self._on_its_way) or self.awaits_canary
+
+    @property
+    def is_tail(self) -> bool:
+        """Whether failures are held of which no further answer of this account will tell more."""
+        return bool(self._row) and not self.is_waiting
+
+    def room(self) -> int:
+        """How many requests may be claimed now.
+
+        Some more than there are threads, so that a thread that is free finds work while the coordinator
+        settles; and again only once the threads run short, so that claims are few and whole.
+        """
+        if self.is_closed or self.awaits_canary:
+            return 0
+        if not self.had_answer:
+            return max(0, (1 if self.is_probe else SLOW_START) - len(self._on_its_way))
+        waiting = len(self._on_its_way)
+        return 2 * self._workers - waiting if waiting <= self._workers else 0
+
+    def put(self, request: ClaimedRequest) -> None:
+        """Have a claimed request asked for."""
+        self._on_its_way[request.id] = request
+        self.askers.put(request)
+
+    def take(self, asked: Asked, *, is_stopping: bool) -> list[Verdict]:
+        """Judge what came of a request; returns what can be settled now, held failures included."""
+        if asked.is_canary:
+            return self._take_canary(asked, is_stopping=is_stopping)
+        if self._on_its_way.pop(asked.request.id, None) is None:
+            return []  # given back meanwhile
+        error = asked.error
+        if asked.crash is not None:
+            return [Verdict(asked)]
+        if error is None or shows_life(error):
+            if error is None and asked.legs:
+                self.latest_good = asked.request.request_id
+            self.had_answer = True
+            return [*self._settle_row(), Verdict(asked)]
+        if isinstance(error, RateLimitedError) and error.retry_after is not None:
+            self.is_closed = True
+            return [Verdict(asked, pause_seconds=error.retry_after)]
+        if self.is_closed or is_stopping:
+            return [Verdict(asked, is_released=True)]
+        self._row.append(asked)
+        return self.judge()
+
+    def judge(self) -> list[Verdict]:
+        """Judge the failures that are held, if that can be done by now."""
+        if not self._row or self.awaits_canary:
+            return []
+        judgement = judge_row(
+            self._errors(),
+            had_answer=self.had_answer,
+            has_canary=self.canary is not None,
+            is_probe=self.is_probe and not self.had_answer,
+            is_tail=self.is_tail and self.is_exhausted,
+        )
+        match judgement:
+            case Judgement.UNDECIDED:
+                return []
+            case Judgement.OWN:
+                return self._settle_row()
+            case Judgement.ASK_CANARY:
+                self._ask_canary()
+                return []
+            case Judgement.API_DOWN | Judgement.REFUSED:
+                return self._close(judgement, self._row[-1])
+
+    def give_back(self) -> list[Verdict]:
+        """Give back what no thread has begun with, and what cannot be judged any more."""
+        unbegun = self.askers.take_back()
+        if any(asked.is_canary for asked in unbegun):
+            self.awaits_canary = False
+        held, self._row = self._row, []
+        return self._released((*unbegun, *held))
+
+    def give_back_all(self) -> list[Verdict]:
+        """Give back everything, the requests on their way included: their answers will not be looked at."""
+        verdicts = self.give_back()
+        verdicts += self._released([Asked(request) for request in self._on_its_way.values()])
+        self.awaits_canary = False
+        return verdicts
+
+    def _released(self, held: Iterable[Asked]) -> list[Verdict]:
+        verdicts = [Verdict(asked, is_released=True) for asked in held if not asked.is_canary]
+        for verdict in verdicts:
+            self._on_its_way.pop(verdict.asked.request.id, None)
+        return verdicts
+
+    def _settle_row(self) -> list[Verdict]:
+        """The API works for this account: what failed in a row failed by itself."""
+        held, self._row = self._row, []
+        return [Verdict(asked) for asked in held]
+
+    def _ask_canary(self) -> None:
+        self.awaits_canary = True
+        like = self._row[-1].request
+        self.askers.put(replace(like, id=0, request_id=str(self.canary), token=""), is_canary=True)
+
+    def _take_canary(self, asked: Asked, *, is_stopping: bool) -> list[Verdict]:
+        self.awaits_canary = False
+        judgement = judge_canary(asked.error)
+        if judgement is Judgement.OWN:
+            self.had_answer = True
+            return self._settle_row()
+        return self.give_back() if is_stopping else self._close(judgement, asked)
+
+    def _close(self, judgement: Judgement, last: Asked) -> list[Verdict]:
+        """Claim no more in this run, and give back what is held; what is on its way comes back by itself."""
+        self.is_closed = True
+        reason = str(last.error or last.crash)
+        if judgement is Judgement.REFUSED:
+            self.refused = reason
+        else:
+            self.api_down = reason
+        return self.give_back()
+
+    def _errors(self) -> list[RequestError]:
+        return [asked.error for asked in self._row if asked.error is not None]

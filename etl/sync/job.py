@@ -1,0 +1,342 @@
+"""The coordinator: one thread that owns the database connection, and hands the asking to others.
+
+It claims what the asking threads can take, commits, hands it out, and settles all answers that are there
+in one transaction, each fenced on its own: few at a time when it is quiet, many under load. There is no
+timer, and what is fetched but not yet settled is bounded by what was claimed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from queue import Empty as NothingThere
+from queue import SimpleQueue
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from etl.cdr.outcomes import WaitingRules
+from etl.cdr.records import ClaimedRequest
+from etl.db import accounts, request_queue, runs
+from etl.db.connection import is_bad_value, is_worth_repeating
+from etl.settings import Account, Settings
+from etl.sync.asking import AskOne, Asked, Askers
+from etl.sync.desk import Desk
+from etl.sync.settling import Verdict, settle
+from etl.sync.stopping import Stop
+
+DRAIN_SECONDS = 10.0  # how long a stopped run waits for the answers that are on their way
+CANARY_SECONDS = 30.0  # how often the latest good request is noted, in a row that all machines share
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run is limited to; None where it is not."""
+
+    most: int | None = None
+    time_limit: timedelta | None = None
+    batch: str | None = None
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did: its number in the ledger, its counts, and what a person must know."""
+
+    run_id: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    reaped_dead: int = 0  # requests whose workers died until their attempts were used up
+    api_down: dict[str, str] = field(default_factory=dict)  # account to reason
+    refused: dict[str, str] = field(default_factory=dict)
+    crashes: list[Exception] = field(default_factory=list)
+    signal: int | None = None
+
+    @property
+    def outcome(self) -> str:
+        """The outcome as the ledger calls it, the gravest where several apply."""
+        if self.refused:
+            return "credentials_refused"
+        if self.api_down:
+            return "api_down"
+        if self.crashes:
+            return "failed"
+        if self.signal is not None:
+            return "interrupted"
+        return "dead_letters" if self.counts["dead"] or self.reaped_dead else "ok"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the process, by sysexits where one fits."""
+        codes = {"credentials_refused": 77, "api_down": 69, "failed": 1, "dead_letters": 65, "ok": 0}
+        return codes[self.outcome] if self.outcome in codes else 128 + (self.signal or 0)
+
+
+class Job:
+    """One run of `sync`. The outside world is an argument: database, asking, clock, chance, signals."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        *,
+        make_asker: Callable[[Account], AskOne],
+        repeat_transaction: Callable[[Callable[[], object], Callable[[BaseException], bool]], object],
+        stop: Stop,
+        limits: Limits | None = None,
+        on_progress: Callable[[Mapping[str, int]], None] = lambda counts: None,
+        chance: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._make_asker = make_asker
+        self._repeat_transaction = repeat_transaction
+        self._stop = stop
+        self._limits = limits or Limits()
+        self._on_progress = on_progress
+        self._chance = chance
+        self._monotonic = monotonic
+        self._answers: SimpleQueue[Asked | None] = SimpleQueue()
+        self._desks: dict[str, Desk] = {}
+        self._started = monotonic()
+        self._stopped_at: float | None = None
+        self._canaries_noted_at = float("-inf")
+        self._worker = ""
+        self._patience = WaitingRules(
+            max_attempts=settings.max_attempts,
+            retry_delay=settings.retry_delay,
+            settle=settings.settle,
+            empty_for=settings.empty_for,
+            empty_delay=settings.empty_delay,
+        )
+        self.summary = Summary()
+
+    def run(self, chosen: Sequence[Account]) -> Summary:
+        """Work until nothing is due, a limit is reached, or a signal comes."""
+        self._stop.wake = lambda: self._answers.put(None)
+        self._transact(lambda connection: self._open(connection, chosen))
+        try:
+            self._work()
+        except BaseException as error:
+            with suppress(Exception):  # where even this fails, the leases run out by themselves
+                self._write(self._given_back())
+                self._finish("failed", type(error).__name__)
+            raise
+        finally:
+            for desk in self._desks.values():
+                desk.askers.close()
+        self._close()
+        return self.summary
+
+    def _work(self) -> None:
+        while True:
+            if self._is_ending():
+                self._write([verdict for desk in self._desks.values() for verdict in desk.give_back()])
+            else:
+                self._claim()
+            if not any(desk.is_waiting for desk in self._desks.values()):
+                if not any(desk.is_tail for desk in self._desks.values()):
+                    return
+                answers = []
+            else:
+                answers = self._wait_for_answers()
+            self._settle(answers)
+            if self._gives_up_waiting():
+                self._write(self._given_back())
+                return
+
+    def _is_ending(self) -> bool:
+        """Whether nothing more is to be claimed, by anybody's wish."""
+        limit = self._limits.time_limit
+        is_over = limit is not None and self._monotonic() - self._started >= limit.total_seconds()
+        if (is_over or self._stop.event.is_set()) and self._stopped_at is None:
+            self._stopped_at = self._monotonic()
+            self._stop.event.set()  # nobody waits for another try now
+        return self._stopped_at is not None
+
+    def _gives_up_waiting(self) -> bool:
+        if self._stopped_at is None:
+            return self._stop.is_urgent
+        return self._stop.is_urgent or self._monotonic() - self._stopped_at >= DRAIN_SECONDS
+
+    def _wait_for_answers(self) -> list[Asked]:
+        """Everything that has come in; it may be nothing, where a signal or the end of time came first."""
+        answers: list[Asked | None] = []
+        with suppress(NothingThere):
+            answers.append(self._answers.get(timeout=self._longest_wait()))
+            while True:
+                answers.append(self._answers.get_nowait())
+        return [answer for answer in answers if answer is not None]
+
+    def _longest_wait(self) -> float | None:
+        now = self._monotonic()
+        if self._stopped_at is not None:
+            return max(0.0, self._stopped_at + DRAIN_SECONDS - now)
+        if self._limits.time_limit is not None:
+            return max(0.0, self._started + self._limits.time_limit.total_seconds() - now)
+        return None
+
+    def _claim(self) -> None:
+        for desk in self._desks.values():
+            room = desk.room()
+            if self._limits.most is not None:
+                room = min(room, self._limits.most - self.summary.counts["claimed"])
+            if room > 0:
+                claimed, reaped_dead = self._transact(lambda c, desk=desk, room=room: self._claim_for(c, desk, room))
+                self.summary.counts["claimed"] += len(claimed)
+                self.summary.reaped_dead += reaped_dead
+                for request in claimed:
+                    desk.put(request)
+                desk.is_exhausted = len(claimed) < room
+            elif not desk.awaits_canary:
+                desk.is_exhausted = not desk.is_waiting
+
+    def _claim_for(self, connection: Connection, desk: Desk, room: int) -> tuple[list[ClaimedRequest], int]:
+        dead = request_queue.reap_expired(connection, max_attempts=self._settings.max_attempts)
+        claimed = request_queue.claim_requests(
+            connection,
+            desk.account.name,
+            most=room,
+            lease=self._settings.lease,
+            worker=self._worker,
+            run_id=self.summary.run_id,
+            batch=self._limits.batch,
+        )
+        runs.count_run(connection, self.summary.run_id, {"claimed": len(claimed)})
+        return claimed, dead
+
+    def _settle(self, answers: Sequence[Asked]) -> None:
+        is_stopping = self._stop.event.is_set()
+        verdicts: list[Verdict] = []
+        for asked in answers:
+            verdicts += self._desks[asked.request.account].take(asked, is_stopping=is_stopping)
+            if asked.crash is not None:
+                self.summary.crashes.append(asked.crash)
+        for desk in self._desks.values():
+            if desk.is_tail:
+                verdicts += desk.give_back() if is_stopping else desk.judge()
+        self._write(verdicts, calls=sum(asked.calls for asked in answers))
+
+    def _write(self, verdicts: Sequence[Verdict], *, calls: int = 0) -> None:
+        """Settle in one transaction; where the database refuses a value, one by one, so that it hits one."""
+        if not verdicts and not calls:
+            return
+        try:
+            counts = self._transact(lambda connection: self._settle_batch(connection, verdicts, calls))
+        except Exception as error:
+            if not is_bad_value(error):
+                raise
+            counts = self._transact(lambda connection: self._settle_batch(connection, [], calls))
+            for verdict in verdicts:
+                counts += self._write_one(verdict)
+        self.summary.counts += counts
+        self._on_progress(counts)
+
+    def _write_one(self, verdict: Verdict) -> Counter[str]:
+        try:
+            return self._transact(lambda connection: self._settle_batch(connection, [verdict], 0))
+        except Exception as error:
+            if not is_bad_value(error):
+                raise
+            unstorable = verdict.as_unstorable(error)
+            return self._transact(lambda connection: self._settle_batch(connection, [unstorable], 0))
+
+    def _settle_batch(self, connection: Connection, verdicts: Sequence[Verdict], calls: int) -> Counter[str]:
+        counts = settle(
+            connection,
+            verdicts,
+            run_id=self.summary.run_id,
+            rules=self._patience,
+            chance=self._chance,
+            secrets={name: desk.account.secret for name, desk in self._desks.items()},
+        )
+        for verdict in verdicts:
+            if verdict.pause_seconds is not None:
+                pause = timedelta(seconds=min(verdict.pause_seconds, 86_400.0))
+                accounts.pause_account(connection, verdict.asked.request.account, pause)
+        if self._monotonic() - self._canaries_noted_at >= CANARY_SECONDS:
+            self._note_accounts(connection)
+        counts["api_calls"] = calls
+        runs.count_run(connection, self.summary.run_id, counts)
+        return counts
+
+    def _note_accounts(self, connection: Connection) -> None:
+        """Let all machines know what this run learned about its accounts."""
+        for name, desk in self._desks.items():
+            if desk.latest_good is not None:
+                desk.canary = desk.latest_good
+                self._canaries_noted_at = self._monotonic()
+                accounts.remember_canary(connection, name, desk.latest_good)
+            if desk.is_probe and desk.had_answer:
+                desk.is_probe = False
+                accounts.close_breaker(connection, name)
+            if desk.api_down is not None:
+                accounts.open_breaker(connection, name, desk.api_down)
+
+    def _given_back(self) -> list[Verdict]:
+        return [verdict for desk in self._desks.values() for verdict in desk.give_back_all()]
+
+    def _open(self, connection: Connection, chosen: Sequence[Account]) -> None:
+        host = socket.gethostname()
+        runs.abandon_dead_runs(connection, host=host, is_alive=_is_alive)
+        self.summary.run_id = runs.start_run(
+            connection, command="sync", batch=self._limits.batch, host=host, pid=os.getpid()
+        )
+        self._worker = f"{host}, process {os.getpid()}, run {self.summary.run_id}"
+        share = max(1, self._settings.workers // max(1, len(chosen)))
+        for account in chosen:
+            accounts.ensure_account(connection, account.name)
+            state = accounts.read_account(connection, account.name)
+            self._desks[account.name] = Desk(
+                account,
+                Askers(share, self._answers, lambda account=account: self._make_asker(account)),
+                workers=share,
+                canary=state.canary_request_id,
+                is_probe=state.is_breaker_open,
+                is_closed=state.is_paused,
+            )
+
+    def _close(self) -> None:
+        self.summary.signal = self._stop.signal
+        for name, desk in self._desks.items():
+            if desk.refused is not None:
+                self.summary.refused[name] = desk.refused
+            if desk.api_down is not None:
+                self.summary.api_down[name] = desk.api_down
+        problems = [*self.summary.refused.values(), *self.summary.api_down.values()]
+        problems += [f"{type(crash).__name__} in cdr-sync itself" for crash in self.summary.crashes[:1]]
+        self._transact(self._note_accounts)
+        self._finish(self.summary.outcome, "; ".join(problems) or None)
+
+    def _finish(self, outcome: str, error: str | None) -> None:
+        self._transact(
+            lambda connection: runs.finish_run(connection, self.summary.run_id, outcome=outcome, error=error)
+        )
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        """Do something in one transaction, all of it again where others were in its way."""
+
+        def once() -> T:
+            with self._engine.begin() as connection:
+                return work(connection)
+
+        return self._repeat_transaction(once, is_worth_repeating)  # type: ignore[return-value]
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs under this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,187 @@
+"""Settling: one transaction that stores what answers hold and says what becomes of their requests.
+
+Gather what is ours and what is stored, decide by the rules, apply. The fence comes first: of a claim that
+is no longer ours, nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from etl.sync.asking import Asked
+from etl.cdr.identity import LegChanges, compare_legs
+from etl.cdr.outcomes import (
+    Dead,
+    Done,
+    Empty,
+    Outcome,
+    WaitingRules,
+    PutOff,
+    Released,
+    RetryLater,
+    decide_answer,
+    decide_failure,
+)
+from etl.cdr.records import Leg, StoredLeg
+from etl.db.call_legs import RequestKey, as_stored, stored_legs, upsert_legs
+from etl.db.request_queue import Settlement, database_now, hold_claims, settle_claims
+from etl.db.responses import Response, archive_responses, make_response
+from etl.errors import RequestError, UnstorableError
+
+_UNEXPECTED = "unexpected"  # a crash of our own, in place of an error's reason
+_ERROR_LENGTH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a request, and how it is to be taken: counted, or given back unjudged."""
+
+    asked: Asked
+    is_released: bool = False
+    pause_seconds: float | None = None  # the API asked the whole account for rules
+
+    def as_unstorable(self, error: Exception) -> Verdict:
+        """The same request, once the database refused what its answer holds."""
+        reason = " ".join(str(getattr(error, "orig", error)).split())
+        return Verdict(replace(self.asked, legs=(), error=UnstorableError(f"the database refuses it: {reason}")))
+
+
+def settle(
+    connection: Connection,
+    verdicts: Sequence[Verdict],
+    *,
+    run_id: int,
+    rules: WaitingRules,
+    chance: Callable[[], float],
+    secrets: Mapping[str, str],
+) -> Counter[str]:
+    """Settle some claims in the transaction of this connection.
+
+    Returns:
+        How many claims came to what, and how many legs changed, by the names of the ledger's columns.
+    """
+    ours, settled_before = hold_claims(connection, [verdict.asked.request for verdict in verdicts])
+    held = [verdict for verdict in verdicts if verdict.asked.request.id in ours]
+    counts: Counter[str] = Counter(lost_leases=len(verdicts) - len(held) - len(settled_before))
+    if not held:
+        return +counts
+    now = database_now(connection)
+    answered = [v.asked for v in held if not v.is_released and v.asked.error is None and v.asked.crash is None]
+    stored = stored_legs(connection, [_key(asked) for asked in answered]) if answered else {}
+    changes: dict[RequestKey, LegChanges] = {
+        _key(asked): _changes(connection, stored.get(_key(asked)), asked.legs) for asked in answered
+    }
+    settlements = []
+    for verdict in held:
+        outcome = _decide(verdict, changes, now=now, rules=rules, chance=chance())
+        counts[_COUNTED_AS[type(outcome)]] += 1
+        settlements.append(_settlement(verdict.asked, outcome, changes.get(_key(verdict.asked)), secrets))
+    for change in changes.values():
+        counts["legs_inserted"] += len(change.inserted)
+        counts["legs_updated"] += len(change.updated)
+        counts["legs_unchanged"] += change.unchanged
+    upsert_legs(connection, changes, run_id=run_id)
+    archive_responses(connection, _responses(held, secrets), run_id=run_id)
+    settle_claims(connection, settlements)
+    return +counts
+
+
+_COUNTED_AS: dict[type[Outcome], str] = {
+    Done: "done",
+    Empty: "empty",
+    PutOff: "put_off",
+    RetryLater: "retried",
+    Dead: "dead",
+    Released: "released",
+}
+
+
+def _changes(connection: Connection, stored: Sequence[StoredLeg] | None, legs: Sequence[Leg]) -> LegChanges:
+    return compare_legs(stored, as_stored(connection, legs)) if stored else compare_legs((), legs)
+
+
+def _key(asked: Asked) -> RequestKey:
+    return (asked.request.account, asked.request.request_id)
+
+
+def _decide(
+    verdict: Verdict,
+    changes: Mapping[RequestKey, LegChanges],
+    *,
+    now: datetime,
+    rules: WaitingRules,
+    chance: float,
+) -> Outcome:
+    asked = verdict.asked
+    if verdict.is_released:
+        return Released()
+    if asked.crash is not None:
+        error = RequestError(f"{type(asked.crash).__name__} in cdr-sync itself")
+        return decide_failure(asked.request, error, now=now, rules=rules, chance=chance)
+    if asked.error is not None:
+        return decide_failure(asked.request, asked.error, now=now, rules=rules, chance=chance)
+    return decide_answer(
+        asked.request,
+        asked.legs,
+        asked.count,
+        changes[_key(asked)],
+        now=now,
+        rules=rules,
+        chance=chance,
+    )
+
+
+def _settlement(
+    asked: Asked, outcome: Outcome, change: LegChanges | None, secrets: Mapping[str, str]
+) -> Settlement:
+    """The change of the queue's row that an outcome means."""
+    request = asked.request
+    has_answer = change is not None and not isinstance(outcome, Released)
+    base = Settlement(
+        request.id,
+        request.token,
+        state="pending",
+        fetched=int(has_answer),
+        leg_count=change.leg_count if change else 0,
+        api_count=asked.count if has_answer else None,
+        http_status=asked.status,
+    )
+    match outcome:
+        case Done():
+            return replace(base, state="done")
+        case Empty():
+            return replace(base, state="empty")
+        case PutOff(delay):
+            told = {} if asked.error is None else _told(asked, asked.error, secrets)
+            return replace(base, delay=delay.total_seconds(), attempts=-1, **told)
+        case Released(delay):
+            return replace(base, delay=delay.total_seconds() if delay else None, attempts=-1, http_status=None)
+        case RetryLater(delay, error):
+            return replace(base, delay=delay.total_seconds(), **_told(asked, error, secrets))
+        case Dead(error):
+            return replace(base, state="dead", **_told(asked, error, secrets))
+
+
+def _told(asked: Asked, error: RequestError, secrets: Mapping[str, str]) -> dict[str, str]:
+    message = str(error).replace("\x00", "\ufffd")
+    secret = secrets.get(asked.request.account)
+    if secret:
+        message = message.replace(secret, "[secret]")
+    kind = _UNEXPECTED if asked.crash is not None else error.reason
+    return {"error_kind": kind, "error": message.encode(errors="replace").decode()[:_ERROR_LENGTH]}
+
+
+def _responses(held: Sequence[Verdict], secrets: Mapping[str, str]) -> list[Response]:
+    """The answers worth keeping: the valid ones, and those that broke the format."""
+    return [
+        make_response(*_key(v.asked), v.asked.status, v.asked.body, secret=secrets[v.asked.request.account])
+        for v in held
+        if not v.is_released
+        and v.asked.body is not None
+        and (v.asked.error is None or v.asked.error.reason in ("malformed", "unstorable"))
+    ]

@@ -1,0 +1,74 @@
+"""Putting a run together: the real API, the real patience, the real database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from sqlalchemy import Engine
+
+from etl.cdr.records import ClaimedRequest
+from etl.settings import Account, Settings
+from etl.sync.asking import AskOne, Asked
+from etl.sync.job import Job, Limits, Summary, T
+from etl.sync.stopping import Stop
+
+
+def run_sync(
+    engine: Engine,
+    settings: Settings,
+    accounts: Sequence[Account],
+    *,
+    limits: Limits,
+    stop: Stop,
+    on_progress: Callable[[Mapping[str, int]], None] = lambda counts: None,
+) -> Summary:
+    """Run the job once for these accounts; returns what it did."""
+    job = Job(
+        engine,
+        settings,
+        make_asker=lambda account: make_asker(settings, account, stop),
+        repeat_transaction=repeat_transaction,
+        stop=stop,
+        limits=limits,
+        on_progress=on_progress,
+    )
+    return job.run(accounts)
+
+
+def make_asker(settings: Settings, account: Account, stop: Stop) -> AskOne:
+    """One thread's way of asking the API for the requests of an account.
+
+    What it needs is imported here, so that a run with nothing to do does not pay for it.
+    """
+    from etl.cdr_api import CdrApi, Credentials  # noqa: PLC0415
+    from etl.retrying import Patience  # noqa: PLC0415
+    from etl.sync.asking import ask  # noqa: PLC0415
+
+    timeout = settings.request_timeout.total_seconds()
+    api = CdrApi(settings.api_url, timeout=timeout, proxy=settings.proxy or None)
+    credentials = Credentials(account.app_id, account.secret)
+    # No try begins that could end after the lease: the claim would be somebody else's by then.
+    patience = Patience(settings.tries, settings.lease.total_seconds() - timeout - 1.0, stop.event)
+
+    def ask_one(request: ClaimedRequest, /, *, is_canary: bool) -> Asked:
+        return ask(
+            request,
+            lambda request_id: api.fetch_answer(request_id, credentials),
+            patience.call,
+            region=settings.default_region,
+            is_canary=is_canary,
+        )
+
+    return ask_one
+
+
+def repeat_transaction(work: Callable[[], T], is_worth_repeating: Callable[[BaseException], bool]) -> T:
+    """Do it once more, a few times, where others were in the way; that is seldom, so it is loaded late."""
+    try:
+        return work()
+    except Exception as error:
+        if not is_worth_repeating(error):
+            raise
+    from etl.retrying import retry_transaction  # noqa: PLC0415
+
+    return retry_transaction(work, is_transient=is_worth_repeating)

@@ -1,0 +1,42 @@
+"""Stopping: a signal asks for it, and everything that waits looks here."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stop:
+    """A wish to stop: once to finish what is on its way, twice to give it back and leave."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.signal: int | None = None
+        self.is_urgent = False
+        self.wake: Callable[[], None] = lambda: None
+
+    def request(self, signal_number: int) -> None:
+        """Note a signal. Safe to call from its handler."""
+        self.is_urgent = self.signal is not None
+        self.signal = signal_number
+        self.event.set()
+        self.wake()
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Let SIGINT and SIGTERM ask for a stop while this lasts."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        stop.request(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

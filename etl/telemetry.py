@@ -1,0 +1,83 @@
+"""What is told to people and machines while a command works: log lines, with no secret in any of them.
+
+The log library takes longer to import than an idle run may last, so that it is loaded at the first line
+that is really written. A quiet run writes none.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, MutableMapping
+from typing import Any, Literal
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_HIDDEN = "[secret]"
+
+
+class Log:
+    """Writes events to stderr: for people on a terminal, else one JSON object a line."""
+
+    def __init__(
+        self,
+        *,
+        level: Literal["debug", "info", "warning", "error"] = "warning",
+        style: Literal["auto", "console", "json"] = "auto",
+        secrets: Iterable[str] = (),
+    ) -> None:
+        self._level = LEVELS[level]
+        self._style = style
+        self._secrets = tuple(secret for secret in secrets if secret)
+        self._context: dict[str, object] = {}
+
+    def bind(self, **context: object) -> None:
+        """Add what every later line is to carry, such as the run's number."""
+        self._context.update(context)
+
+    def info(self, message: str, **fields: object) -> None:
+        """Tell what somebody who looks on wants to know."""
+        self._write("info", message, fields)
+
+    def warning(self, message: str, **fields: object) -> None:
+        """Tell what a person should look at some time."""
+        self._write("warning", message, fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        """Tell what a person must do something about, and what."""
+        self._write("error", message, fields)
+
+    def _write(self, level: str, message: str, fields: dict[str, object]) -> None:
+        if LEVELS[level] >= self._level:
+            self._logger().log(LEVELS[level], message, **self._context, **fields)
+
+    def _logger(self) -> Any:
+        import structlog  # noqa: PLC0415 (slow to import, and mostly not needed)
+
+        is_console = self._style == "console" or (self._style == "auto" and sys.stderr.isatty())
+        renderer: Any = (
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+            if is_console
+            else structlog.processors.JSONRenderer(ensure_ascii=False)
+        )
+        return structlog.wrap_logger(
+            structlog.PrintLogger(sys.stderr),
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                self._redact,
+                renderer,
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(self._level),
+            cache_logger_on_first_use=False,
+        )
+
+    def _redact(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Take every known secret out of every text, wherever it came from."""
+        return {name: redact(value, self._secrets) for name, value in event.items()}
+
+
+def redact(value: Any, secrets: Iterable[str]) -> Any:
+    """A value with every secret in its text hidden."""
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, _HIDDEN)
+    return value
