@@ -70,7 +70,9 @@ class Log:
             cache_logger_on_first_use=False,
         )
 
-    def _redact(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    def _redact(
+        self, _logger: object, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
         """Take every known secret out of every text, wherever it came from."""
         return {name: redact(value, self._secrets) for name, value in event.items()}
 

@@ -178,7 +178,7 @@ def _call_time(sent: Mapping[str, object]) -> datetime:
     value = _decimal(sent, "time")
     if value is None:
         raise _FieldError("time", "is missing: without it a leg cannot be told from another")
-    if 0 < value and value.adjusted() < MONEY_INTEGER_DIGITS:
+    if value > 0 and value.adjusted() < MONEY_INTEGER_DIGITS:
         microseconds = int(value * (1_000 if value >= _MILLISECONDS_FROM else 1_000_000))
         if microseconds < (_LATEST - _EPOCH) // timedelta(microseconds=1):
             instant = _EPOCH + timedelta(microseconds=microseconds)

@@ -47,14 +47,18 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, SUMMARIES[name]) for name in _COMMANDS])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option("--config", metavar="FILE", help="TOML file with the settings.")
 @click.option("--database-url", metavar="URL", help="Database, such as sqlite:////var/lib/cdr.sqlite3.")
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="How log lines look.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell more while working.")
 @click.version_option(__version__, prog_name="cdr-sync")
 @click.pass_context
-def cli(ctx: click.Context, config: str | None, database_url: str | None, log_format: str | None, verbose: bool) -> None:  # noqa: FBT001
+def cli(
+    ctx: click.Context, config: str | None, database_url: str | None, log_format: str | None, verbose: bool
+) -> None:
     """Complete call detail records (CDRs) of PIOPIY: request IDs in, one SQL row a leg out.
 
     A first look, with nothing configured: cdr-sync demo

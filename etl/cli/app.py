@@ -48,7 +48,9 @@ class App:
         """
         known = self.settings.accounts
         if name is not None and name not in known:
-            raise SettingsError(f"There are no credentials for account {name!r}: add [accounts.{name}] to the settings")
+            raise SettingsError(
+                f"There are no credentials for account {name!r}: add [accounts.{name}] to the settings"
+            )
         if not known:
             raise SettingsError(
                 "There are no credentials: set PIOPIY_APP_ID, and PIOPIY_SECRET or PIOPIY_SECRET_FILE"
@@ -78,7 +80,9 @@ class App:
         path = sqlite_path(self.settings.database_url)
         is_new = path is not None and (not path.exists() or path.stat().st_size == 0)
         if is_new and not creates:
-            raise SchemaError(f"There is no database at {path} yet: `cdr-sync enqueue` or `cdr-sync db upgrade` makes it")
+            raise SchemaError(
+                f"There is no database at {path} yet: `cdr-sync enqueue` or `cdr-sync db upgrade` makes it"
+            )
         if is_new:
             from etl.db.schema import create_sqlite_file, upgrade  # noqa: PLC0415
 

@@ -87,7 +87,10 @@ def _indented(value: object, margin: str = "") -> str:
         case _Digits():
             return str(value)
         case dict() if value:
-            fields = (f"{inner}{json.dumps(name, ensure_ascii=False)}: {_indented(v, inner)}" for name, v in value.items())
+            fields = (
+                f"{inner}{json.dumps(name, ensure_ascii=False)}: {_indented(v, inner)}"
+                for name, v in value.items()
+            )
             return "{\n" + ",\n".join(fields) + f"\n{margin}}}"
         case list() if value:
             return "[\n" + ",\n".join(f"{inner}{_indented(v, inner)}" for v in value) + f"\n{margin}]"

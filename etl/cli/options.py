@@ -15,9 +15,7 @@ class Duration(click.ParamType):
 
     name = "duration"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Read it, or say what is wrong."""
         if isinstance(value, timedelta):
             return value
@@ -32,6 +30,11 @@ account_option = click.option("--account", metavar="NAME", help="Account from th
 batch_option = click.option("--batch", metavar="LABEL", help="Batch that the requests were labelled with.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 limit_option = click.option(
-    "--limit", "most", type=click.IntRange(1, 1_000_000), metavar="N", default=50, show_default=True,
+    "--limit",
+    "most",
+    type=click.IntRange(1, 1_000_000),
+    metavar="N",
+    default=50,
+    show_default=True,
     help="How many rows at most.",
 )

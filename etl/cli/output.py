@@ -41,7 +41,9 @@ def print_table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> No
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    numeric = [all(isinstance(row[i], int | float | Decimal | None) for row in rows) for i in range(len(headings))]
+    numeric = [
+        all(isinstance(row[i], int | float | Decimal | None) for row in rows) for i in range(len(headings))
+    ]
     for heading, is_number in zip(headings, numeric, strict=True):
         table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
     for row in rows:

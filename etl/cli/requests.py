@@ -10,9 +10,29 @@ from etl.cli.output import print_json, print_table, row_as_dict, shown
 from etl.errors import UsageError
 
 _STATES = ("pending", "running", "done", "empty", "dead", "cancelled")
-_LISTED = ("request_id", "account", "state", "attempts", "leg_count", "last_error_kind", "updated_at", "run_after")
+_LISTED = (
+    "request_id",
+    "account",
+    "state",
+    "attempts",
+    "leg_count",
+    "last_error_kind",
+    "updated_at",
+    "run_after",
+)
 _TOKENS = ("lease_token", "done_token")
-_LEG = ("leg", "occurrence", "from_number", "to_number", "call_time", "duration_seconds", "status", "rate", "revision", "missing_since")
+_LEG = (
+    "leg",
+    "occurrence",
+    "from_number",
+    "to_number",
+    "call_time",
+    "duration_seconds",
+    "status",
+    "rate",
+    "revision",
+    "missing_since",
+)
 
 
 @click.group("requests")

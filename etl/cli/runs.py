@@ -9,7 +9,19 @@ from etl.cli.options import json_option, limit_option
 from etl.cli.output import print_json, print_table, row_as_dict, shown
 from etl.errors import UsageError
 
-_LISTED = ("id", "command", "started_at", "finished_at", "outcome", "claimed", "done", "put_off", "retried", "dead", "api_calls")
+_LISTED = (
+    "id",
+    "command",
+    "started_at",
+    "finished_at",
+    "outcome",
+    "claimed",
+    "done",
+    "put_off",
+    "retried",
+    "dead",
+    "api_calls",
+)
 
 
 @click.group("runs", invoke_without_command=True)

@@ -41,5 +41,7 @@ def only_one(database_url: str, *, is_wanted: bool) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyRunningError("Another run of --single-instance is at work; this one leaves") from None
+            raise AlreadyRunningError(
+                "Another run of --single-instance is at work; this one leaves"
+            ) from None
         yield

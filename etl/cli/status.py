@@ -29,7 +29,11 @@ def command(app: App, *, as_json: bool, max_lag: timedelta | None) -> None:
             "oldest_due_seconds": lag,
             "dead_by_error_kind": status.dead_by_error_kind(connection),
             "accounts": [
-                {**row_as_dict(row), "rate_limit": app.settings.rate_limit, "breaker": _breaker(row.breaker_opened_at)}
+                {
+                    **row_as_dict(row),
+                    "rate_limit": app.settings.rate_limit,
+                    "breaker": _breaker(row.breaker_opened_at),
+                }
                 for row in status.list_accounts(connection)
             ],
             "last_runs": [row_as_dict(row) for row in runs.list_runs(connection, most=_RUNS)],
@@ -65,7 +69,11 @@ def _print(document: dict[str, object]) -> None:
     for row in accounts:
         limit = f"{row['rate_limit']:g}/s" if row["rate_limit"] else "unlimited"
         pause = f", paused until {shown(row['paused_until'])}" if row["paused_until"] else ""
-        reason = f" since {shown(row['breaker_opened_at'])} ({row['breaker_reason']})" if row["breaker_opened_at"] else ""
+        reason = (
+            f" since {shown(row['breaker_opened_at'])} ({row['breaker_reason']})"
+            if row["breaker_opened_at"]
+            else ""
+        )
         click.echo(f"Account {row['account']}: rate {limit}, breaker {row['breaker']}{reason}{pause}")
     click.echo("\nLast runs:")
     names = ("id", "started_at", "finished_at", "outcome", "claimed", "done", "put_off", "retried", "dead")

@@ -150,7 +150,12 @@ def _tell_what_is_due(app: App, account: str | None, batch: str | None, *, as_js
         due = count_requests(connection, selection)
     rows = [(name, LANES[lane], count) for (name, lane), count in sorted(due.items())]
     if as_json:
-        print_json({"due": sum(due.values()), "by": [dict(zip(("account", "lane", "due"), row, strict=True)) for row in rows]})
+        print_json(
+            {
+                "due": sum(due.values()),
+                "by": [dict(zip(("account", "lane", "due"), row, strict=True)) for row in rows],
+            }
+        )
     else:
         click.echo(f"{counted(sum(due.values()), 'request')} due")
         if rows:

@@ -10,13 +10,17 @@ from etl.db.request_queue import database_now
 from etl.db.tables import DEAD, STATES, api_accounts, call_legs, cdr_requests
 from etl.db.types import Instant, now_sql
 
-_OLDEST_DUE = "SELECT MIN(run_after) AS oldest FROM cdr_requests WHERE state = 'pending' AND run_after <= {now}"
+_OLDEST_DUE = (
+    "SELECT MIN(run_after) AS oldest FROM cdr_requests WHERE state = 'pending' AND run_after <= {now}"
+)
 
 
 def requests_by_state(connection: Connection) -> dict[str, int]:
     """How many requests are in each state, all states named."""
     column = cdr_requests.c.state
-    counted = {state: count for state, count in connection.execute(select(column, func.count()).group_by(column))}
+    counted = {
+        state: count for state, count in connection.execute(select(column, func.count()).group_by(column))
+    }
     return {state: counted.get(state, 0) for state in STATES}
 
 

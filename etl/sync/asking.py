@@ -21,9 +21,17 @@ from etl.errors import RequestError
 class Reply(Protocol):
     """What the API's HTTP answer has to have."""
 
-    status: int
-    body: bytes
-    retry_after: float | None
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def body(self) -> bytes:
+        """The decoded body."""
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds, from the header of that name."""
 
 
 Fetch = Callable[[str], Reply]  # request ID in; raises RequestError
@@ -47,7 +55,9 @@ class Asked:
     crash: Exception | None = None
 
 
-def ask(request: ClaimedRequest, fetch: Fetch, repeat: Repeat, *, region: str, is_canary: bool = False) -> Asked:
+def ask(
+    request: ClaimedRequest, fetch: Fetch, repeat: Repeat, *, region: str, is_canary: bool = False
+) -> Asked:
     """Ask for one request, as often as patience allows; what came of it is always returned."""
     asked = Asked(request, is_canary)
 

@@ -27,7 +27,7 @@ from etl.cdr.records import ClaimedRequest
 from etl.db import accounts, request_queue, runs
 from etl.db.connection import is_bad_value, is_worth_repeating
 from etl.settings import Account, Settings
-from etl.sync.asking import AskOne, Asked, Askers
+from etl.sync.asking import Asked, Askers, AskOne
 from etl.sync.desk import Desk
 from etl.sync.settling import Verdict, settle
 from etl.sync.stopping import Stop
@@ -190,7 +190,9 @@ class Job:
             if self._limits.most is not None:
                 room = min(room, self._limits.most - self.summary.counts["claimed"])
             if room > 0:
-                claimed, reaped_dead = self._transact(lambda c, desk=desk, room=room: self._claim_for(c, desk, room))
+                claimed, reaped_dead = self._transact(
+                    lambda c, desk=desk, room=room: self._claim_for(c, desk, room)
+                )
                 self.summary.counts["claimed"] += len(claimed)
                 self.summary.reaped_dead += reaped_dead
                 for request in claimed:

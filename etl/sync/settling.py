@@ -13,17 +13,16 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from etl.sync.asking import Asked
 from etl.cdr.identity import LegChanges, compare_legs
 from etl.cdr.outcomes import (
     Dead,
     Done,
     Empty,
     Outcome,
-    WaitingRules,
     PutOff,
     Released,
     RetryLater,
+    WaitingRules,
     decide_answer,
     decide_failure,
 )
@@ -32,6 +31,7 @@ from etl.db.call_legs import RequestKey, as_stored, stored_legs, upsert_legs
 from etl.db.request_queue import Settlement, database_now, hold_claims, settle_claims
 from etl.db.responses import Response, archive_responses, make_response
 from etl.errors import RequestError, UnstorableError
+from etl.sync.asking import Asked
 
 _UNEXPECTED = "unexpected"  # a crash of our own, in place of an error's reason
 _ERROR_LENGTH = 500
@@ -48,7 +48,9 @@ class Verdict:
     def as_unstorable(self, error: Exception) -> Verdict:
         """The same request, once the database refused what its answer holds."""
         reason = " ".join(str(getattr(error, "orig", error)).split())
-        return Verdict(replace(self.asked, legs=(), error=UnstorableError(f"the database refuses it: {reason}")))
+        return Verdict(
+            replace(self.asked, legs=(), error=UnstorableError(f"the database refuses it: {reason}"))
+        )
 
 
 def settle(
@@ -71,7 +73,9 @@ def settle(
     if not held:
         return +counts
     now = database_now(connection)
-    answered = [v.asked for v in held if not v.is_released and v.asked.error is None and v.asked.crash is None]
+    answered = [
+        v.asked for v in held if not v.is_released and v.asked.error is None and v.asked.crash is None
+    ]
     stored = stored_legs(connection, [_key(asked) for asked in answered]) if answered else {}
     changes: dict[RequestKey, LegChanges] = {
         _key(asked): _changes(connection, stored.get(_key(asked)), asked.legs) for asked in answered
@@ -160,7 +164,9 @@ def _settlement(
             told = {} if asked.error is None else _told(asked, asked.error, secrets)
             return replace(base, delay=delay.total_seconds(), attempts=-1, **told)
         case Released(delay):
-            return replace(base, delay=delay.total_seconds() if delay else None, attempts=-1, http_status=None)
+            return replace(
+                base, delay=delay.total_seconds() if delay else None, attempts=-1, http_status=None
+            )
         case RetryLater(delay, error):
             return replace(base, delay=delay.total_seconds(), **_told(asked, error, secrets))
         case Dead(error):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from etl.cdr.records import ClaimedRequest
 from etl.settings import Account, Settings
-from etl.sync.asking import AskOne, Asked
+from etl.sync.asking import Asked, AskOne
 from etl.sync.job import Job, Limits, Summary, T
 from etl.sync.stopping import Stop
+
+if TYPE_CHECKING:
+    from etl.cdr_api import HttpAnswer
+    from etl.retrying import Patience
 
 
 def run_sync(
@@ -26,7 +32,7 @@ def run_sync(
     job = Job(
         engine,
         settings,
-        make_asker=lambda account: make_asker(settings, account, stop),
+        make_asker=_asker_maker(settings, stop),
         repeat_transaction=repeat_transaction,
         stop=stop,
         limits=limits,
@@ -35,31 +41,33 @@ def run_sync(
     return job.run(accounts)
 
 
-def make_asker(settings: Settings, account: Account, stop: Stop) -> AskOne:
-    """One thread's way of asking the API for the requests of an account.
-
-    What it needs is imported here, so that a run with nothing to do does not pay for it.
-    """
-    from etl.cdr_api import CdrApi, Credentials  # noqa: PLC0415
-    from etl.retrying import Patience  # noqa: PLC0415
-    from etl.sync.asking import ask  # noqa: PLC0415
-
+def _asker_maker(settings: Settings, stop: Stop) -> Callable[[Account], AskOne]:
+    """What makes a thread's way of asking; the patience is one for all threads."""
     timeout = settings.request_timeout.total_seconds()
-    api = CdrApi(settings.api_url, timeout=timeout, proxy=settings.proxy or None)
-    credentials = Credentials(account.app_id, account.secret)
-    # No try begins that could end after the lease: the claim would be somebody else's by then.
-    patience = Patience(settings.tries, settings.lease.total_seconds() - timeout - 1.0, stop.event)
 
-    def ask_one(request: ClaimedRequest, /, *, is_canary: bool) -> Asked:
-        return ask(
-            request,
-            lambda request_id: api.fetch_answer(request_id, credentials),
-            patience.call,
-            region=settings.default_region,
-            is_canary=is_canary,
-        )
+    @cache
+    def patience() -> Patience:
+        from etl.retrying import Patience  # noqa: PLC0415 (a run with nothing to do does not pay for it)
 
-    return ask_one
+        # No try begins that could end after the lease: the claim would be somebody else's by then.
+        return Patience(settings.tries, settings.lease.total_seconds() - timeout, stop=stop.event)
+
+    def make_asker(account: Account) -> AskOne:
+        from etl.cdr_api import CdrApi, Credentials  # noqa: PLC0415 (likewise)
+        from etl.sync.asking import ask  # noqa: PLC0415 (likewise)
+
+        api = CdrApi(settings.api_url, timeout=timeout, proxy=settings.proxy or None)
+        credentials = Credentials(account.app_id, account.secret)
+
+        def fetch(request_id: str) -> HttpAnswer:
+            return api.fetch_answer(request_id, credentials)
+
+        def ask_one(request: ClaimedRequest, /, *, is_canary: bool) -> Asked:
+            return ask(request, fetch, patience().call, region=settings.default_region, is_canary=is_canary)
+
+        return ask_one
+
+    return make_asker
 
 
 def repeat_transaction(work: Callable[[], T], is_worth_repeating: Callable[[BaseException], bool]) -> T:

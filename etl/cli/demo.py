@@ -1,0 +1,161 @@
+"""`cdr-sync demo`: the whole job with nothing configured, over real HTTP, on this machine alone."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli.output import counted, print_table
+from etl.cli.progress import watched
+from etl.cli.sync import OUTCOMES
+from etl.settings import DEFAULT_ACCOUNT, Account, Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from etl.simulator import Simulator
+    from etl.sync.stopping import Stop
+
+_REQUESTS = 300
+_LONGEST = timedelta(seconds=60)
+_CALLS = "call_time, request_id, direction, b_leg_count, a_status, b_to, to_country, answered, talk_seconds, billed_rate_total"
+_LEGS = "call_time, request_id, leg, from_number, to_e164, duration_seconds, rate, balance, status"
+
+
+@click.command("demo")
+@click.option("--seed", type=int, default=1, show_default=True, help="What the invented calls depend on.")
+def command(seed: int) -> None:
+    """Show the whole job with nothing configured, against a simulated API.
+
+    Starts a stand-in of the API on a free port of this machine, makes a fresh SQLite database, enqueues a
+    few hundred request IDs, some of which fail in every documented way, and runs sync until all are settled.
+    """
+    from etl.db.connection import open_engine  # noqa: PLC0415
+    from etl.db.schema import create_sqlite_file, upgrade  # noqa: PLC0415
+    from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id, parse_faults  # noqa: PLC0415
+    from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
+
+    path = Path(tempfile.mkdtemp(prefix="cdr-sync-demo-")) / "demo.sqlite3"
+    url = f"sqlite:///{path}"
+    with Simulator(seed=seed, weights=parse_faults("demo")) as simulator:
+        click.echo(f"1. A stand-in of the PIOPIY API answers at {simulator.url}")
+        create_sqlite_file(url)
+        engine = open_engine(url)
+        upgrade(engine)
+        request_ids = [SAMPLE_REQUEST_ID, *(make_request_id(n, seed) for n in range(_REQUESTS - 1))]
+        _enqueue(engine, request_ids)
+        click.echo(f"2. A fresh database has {counted(_REQUESTS, 'request ID')} in its queue\n3. sync:")
+        with stop_on_signals() as stop:
+            counts = _sync_until_settled(engine, url, simulator, stop)
+        if stop.signal is not None:
+            raise click.exceptions.Exit(128 + stop.signal)
+    _tell_outcomes(engine, counts)
+    _tell_rows(engine)
+    _tell_next(url)
+
+
+def _settings(url: str, simulator: Simulator) -> Settings:
+    """Settings that make every wait short: what takes hours against the real API takes seconds here."""
+    account = Account(DEFAULT_ACCOUNT, simulator.app_id, simulator.secret)
+    return Settings(
+        database_url=url,
+        api_url=simulator.url,
+        tries=2,
+        max_attempts=3,
+        retry_delay=timedelta(seconds=0.2),
+        request_timeout=timedelta(seconds=2),
+        settle=timedelta(0),
+        empty_for=timedelta(seconds=3),
+        empty_delay=timedelta(seconds=0.3),
+        accounts={DEFAULT_ACCOUNT: account},
+    )
+
+
+def _enqueue(engine: Engine, request_ids: list[str]) -> None:
+    from etl.db.request_queue import enqueue_requests  # noqa: PLC0415
+
+    with engine.begin() as connection:
+        enqueue_requests(connection, request_ids, account=DEFAULT_ACCOUNT, batch="demo", delay=timedelta(0))
+
+
+def _sync_until_settled(engine: Engine, url: str, simulator: Simulator, stop: Stop) -> Counter[str]:
+    """Run `sync` as cron would, again and again, until nothing waits any more."""
+    from etl.db.connection import reading  # noqa: PLC0415
+    from etl.db.status import requests_by_state  # noqa: PLC0415
+    from etl.sync.job import Limits  # noqa: PLC0415
+    from etl.sync.start import run_sync  # noqa: PLC0415
+
+    settings = _settings(url, simulator)
+    counts: Counter[str] = Counter()
+    with watched(engine) as on_progress:
+        waiting = _REQUESTS
+        while waiting and stop.signal is None:
+            summary = run_sync(
+                engine,
+                settings,
+                list(settings.accounts.values()),
+                limits=Limits(time_limit=_LONGEST),
+                stop=stop,
+                on_progress=on_progress,
+            )
+            counts += summary.counts
+            with reading(engine) as connection:
+                waiting = requests_by_state(connection)["pending"]
+            if waiting:
+                stop.event.wait(0.2)
+    return counts
+
+
+def _tell_outcomes(engine: Engine, counts: Counter[str]) -> None:
+    from etl.db.connection import reading  # noqa: PLC0415
+    from etl.db.status import count_legs, dead_by_error_kind, requests_by_state  # noqa: PLC0415
+
+    with reading(engine) as connection:
+        states = {state: count for state, count in requests_by_state(connection).items() if count}
+        dead = dead_by_error_kind(connection)
+        legs = count_legs(connection)
+    total = " + ".join(f"{count:,} {state}" for state, count in states.items())
+    click.echo(f"\nRequests: {sum(states.values()):,} = {total}")
+    click.echo("Dead, and why: " + ", ".join(f"{count} {kind}" for kind, count in dead.items()))
+    outcomes = " + ".join(f"{counts[name]:,} {words}" for name, words in OUTCOMES.items() if counts[name])
+    click.echo(f"Claims: {counts['claimed']:,} = {outcomes}")
+    click.echo(f"API calls: {counts['api_calls']:,}, legs stored: {legs:,}")
+
+
+def _tell_rows(engine: Engine) -> None:
+    from etl.db.connection import reading  # noqa: PLC0415
+    from etl.db.status import first_rows  # noqa: PLC0415
+
+    with reading(engine) as connection:
+        for title, table, columns in (
+            ("calls: one row a call", "calls", _CALLS),
+            ("call_legs: one row a leg", "call_legs", _LEGS),
+        ):
+            rows = first_rows(connection, table, columns, most=5)
+            click.echo(f"\n{title}")
+            print_table([[_short(value) for value in row] for row in rows], columns.split(", "))
+
+
+def _short(value: object) -> object:
+    """Long request IDs and microseconds that are zero, short, so that every column fits a terminal."""
+    if not isinstance(value, str):
+        return value
+    return f"{value[:6]}…" if len(value) > 40 else value.removesuffix(".000000")  # noqa: PLR2004
+
+
+def _tell_next(url: str) -> None:
+    command_name = Path(sys.argv[0]).name if Path(sys.argv[0]).name == "cdr-sync" else "cdr-sync"
+    path = url.removeprefix("sqlite:///")
+    click.echo(
+        f"\nThe database is {path}. Look around in it:\n"
+        f"  {command_name} --database-url {url} status\n"
+        f"  {command_name} --database-url {url} requests list --state dead\n"
+        f'  sqlite3 {path} "SELECT * FROM calls LIMIT 5"\n'
+        "With your own account: README.md, “First real run”."
+    )

@@ -1,0 +1,49 @@
+"""`cdr-sync simulator`: the stand-in of the API, alone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from etl.cli.options import DURATION
+from etl.errors import UsageError
+
+
+@click.command("simulator")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="What the invented calls depend on.")
+@click.option("--latency", type=DURATION, default="0", help="Time that each answer takes, such as 0.05s.")
+@click.option(
+    "--faults", metavar="SPEC", default="", help="Shares of scenarios: none=0.02,flaky_500=0.05, or demo."
+)
+@click.option("--list", "lists", is_flag=True, help="List the scenarios, and leave.")
+def command(port: int, seed: int, latency: timedelta, faults: str, *, lists: bool) -> None:
+    """Run a stand-in of the API on this machine, until Ctrl-C.
+
+    It answers like PIOPIY where that is documented, and in every suspected way where it is not. An ID such
+    as late-1 gets the scenario of that name. GET /stats tells how often it was asked.
+    """
+    from etl.simulator import SCENARIOS, Simulator, parse_faults  # noqa: PLC0415
+
+    if lists:
+        for name, meaning in SCENARIOS.items():
+            click.echo(f"{name:20} {meaning}")
+        return
+    try:
+        weights = parse_faults(faults)
+    except ValueError as error:
+        raise UsageError(f"--faults: {error}") from None
+    simulator = Simulator(port, seed, latency=latency.total_seconds(), weights=weights)
+
+    def tell() -> None:
+        click.echo(f"CDR_SYNC_API_URL={simulator.url}")
+        click.echo("PIOPIY_APP_ID=2222222 PIOPIY_SECRET=simulated-secret")
+        click.echo("Stop with Ctrl-C.", err=True)
+
+    try:
+        simulator.serve_forever(on_ready=tell)
+    except OSError as error:
+        raise UsageError(f"port {port} cannot be had: {error.strerror}") from error
