@@ -107,7 +107,9 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str] 
     path, content = _read_toml(options.get("config") or environment.get("CDR_SYNC_CONFIG"), problems)
     values: dict[str, Any] = {}
     for name in SETTING_NAMES:
-        place, value = _find(name, options, environment, content, path, problems)
+        place, value = _find(name, options, environment, problems)
+        if value is None and name in content:
+            place, value = f"{path}: {name}", content[name]
         if value is not None:
             _convert(name, value, place, values, problems)
     known = {*SETTING_NAMES, "accounts"}
@@ -148,23 +150,18 @@ def _read_toml(named: object, problems: list[str]) -> tuple[Path, dict[str, Any]
 
 
 def _find(
-    name: str,
-    options: Mapping[str, object],
-    environment: Mapping[str, str],
-    content: Mapping[str, Any],
-    path: Path,
-    problems: list[str],
+    name: str, options: Mapping[str, object], environment: Mapping[str, str], problems: list[str]
 ) -> tuple[str, object]:
-    """Look a setting up, the strongest place first; returns the place for messages, and the value."""
+    """Look a setting up outside the file, the strongest place first: the place for messages, and the value."""
     variable = environment_name(name)
+    file_variable = f"{variable}_FILE"
     if options.get(name) is not None:
         return f"--{name.replace('_', '-')}", options[name]
-    if environment.get(variable, "") != "":
+    if environment.get(variable):
         return variable, environment[variable]
-    file_variable = f"{variable}_FILE"
     if name in _FROM_FILE and environment.get(file_variable):
         return file_variable, _read_secret_file(environment[file_variable], file_variable, problems)
-    return f"{path}: {name}", content.get(name)
+    return variable, None
 
 
 def _convert(name: str, value: object, place: str, values: dict[str, Any], problems: list[str]) -> None:
@@ -218,7 +215,7 @@ def _account(
     if "secret" in unknown:
         problems.append(f"{path}: {place}: a secret does not belong here: use secret_file or secret_env")
     elif unknown:
-        problems.append(f"{path}: {place}: there is no setting {sorted(unknown)[0]!r}")
+        problems.append(f"{path}: {place}: there is no setting {min(unknown)!r}")
     secret = ""
     if file := table.get("secret_file"):
         secret = _read_secret_file(str(file), f"{place}: secret_file", problems) or ""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, MutableMapping
 from typing import Any, Literal
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LEVELS = {"info": 20, "warning": 30, "error": 40}
 _HIDDEN = "[secret]"
 
 
@@ -20,11 +20,11 @@ class Log:
     def __init__(
         self,
         *,
-        level: Literal["debug", "info", "warning", "error"] = "warning",
+        is_verbose: bool = False,
         style: Literal["auto", "console", "json"] = "auto",
         secrets: Iterable[str] = (),
     ) -> None:
-        self._level = LEVELS[level]
+        self._level = LEVELS["info" if is_verbose else "warning"]
         self._style = style
         self._secrets = tuple(secret for secret in secrets if secret)
         self._context: dict[str, object] = {}

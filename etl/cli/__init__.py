@@ -57,7 +57,12 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="cdr-sync")
 @click.pass_context
 def cli(
-    ctx: click.Context, config: str | None, database_url: str | None, log_format: str | None, verbose: bool
+    ctx: click.Context,
+    *,
+    config: str | None,
+    database_url: str | None,
+    log_format: str | None,
+    verbose: bool,
 ) -> None:
     """Complete call detail records (CDRs) of PIOPIY: request IDs in, one SQL row a leg out.
 

@@ -37,8 +37,7 @@ class App:
     def log(self) -> Log:
         """The log, which knows what it must not show."""
         secrets = [account.secret for account in self.settings.accounts.values()]
-        level = "info" if self._is_verbose else "warning"
-        return Log(level=level, style=self.settings.log_format, secrets=secrets)
+        return Log(is_verbose=self._is_verbose, style=self.settings.log_format, secrets=secrets)
 
     def accounts(self, name: str | None) -> list[Account]:
         """The accounts to work for: all that are configured, or the one of this name.

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 _REQUESTS = 300
 _LONGEST = timedelta(seconds=60)
-_CALLS = "call_time, request_id, direction, b_leg_count, a_status, b_to, to_country, answered, talk_seconds, billed_rate_total"
+_CALLS = (
+    "call_time, request_id, direction, b_leg_count, a_status, b_to, to_country, answered, talk_seconds, "
+    "billed_rate_total"
+)
 _LEGS = "call_time, request_id, leg, from_number, to_e164, duration_seconds, rate, balance, status"
 
 
@@ -153,9 +156,9 @@ def _tell_next(url: str) -> None:
     command_name = Path(sys.argv[0]).name if Path(sys.argv[0]).name == "cdr-sync" else "cdr-sync"
     path = url.removeprefix("sqlite:///")
     click.echo(
-        f"\nThe database is {path}. Look around in it:\n"
+        f"\nThe database is {path}. Look around in it:\n"  # noqa: S608 (lines to be read)
         f"  {command_name} --database-url {url} status\n"
         f"  {command_name} --database-url {url} requests list --state dead\n"
-        f'  sqlite3 {path} "SELECT * FROM calls LIMIT 5"\n'
+        f"  sqlite3 {path} 'SELECT * FROM calls LIMIT 5'\n"
         "With your own account: README.md, “First real run”."
     )

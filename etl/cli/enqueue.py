@@ -29,6 +29,7 @@ _SHOWN = 20
 @pass_app
 def command(
     app: App,
+    *,
     request_ids: tuple[str, ...],
     from_file: str | None,
     account: str | None,

@@ -10,7 +10,7 @@ import click
 from etl.settings import parse_duration
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[timedelta]):
     """A duration such as 30s, 15m, 72h, 7d, or a number of seconds."""
 
     name = "duration"

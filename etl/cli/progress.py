@@ -21,7 +21,7 @@ def watched(
 ) -> Iterator[Callable[[Mapping[str, int]], None]]:
     """Show how a run gets on; yields what the run calls with each batch of counts."""
     if not sys.stderr.isatty():
-        yield lambda counts: None
+        yield lambda _counts: None
         return
     from rich.console import Console  # noqa: PLC0415 (only on a terminal)
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
@@ -33,7 +33,7 @@ def watched(
         due = sum(count_requests(connection, Selection(account=account, batch=batch, only_due=True)).values())
     due = due if most is None else min(due, most)
     if not due:
-        yield lambda counts: None
+        yield lambda _counts: None
         return
     columns = (
         TextColumn("[bold]sync"),

@@ -97,10 +97,10 @@ def summary_text(summary: Summary) -> str:
     """A run for people: the outcomes add up to the claims."""
     counts = summary.counts
     outcomes = ", ".join(f"{counts[name]:,} {words}" for name, words in OUTCOMES.items() if counts[name])
-    legs = f"{counts['legs_inserted']:,} new, {counts['legs_updated']:,} changed, {counts['legs_unchanged']:,} as before"
+    new, changed, same = (counts[f"legs_{what}"] for what in ("inserted", "updated", "unchanged"))
     return (
         f"Run {summary.run_id}: {counted(counts['claimed'], 'claim')} = {outcomes or 'nothing was due'}\n"
-        f"{counted(counts['api_calls'], 'API call')}; legs: {legs}"
+        f"{counted(counts['api_calls'], 'API call')}; legs: {new:,} new, {changed:,} changed, {same:,} as before"
     )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
 from etl.db.tables import SCHEMA_REVISION
 from etl.errors import CdrSyncError, DatabaseUnavailableError, SchemaError, SettingsError
@@ -107,7 +107,8 @@ def require_current_schema(connection: Connection) -> None:
         raise SchemaError(f"The database has no tables of cdr-sync yet: {_REMEDY}")
     if found > SCHEMA_REVISION:
         raise SchemaError(
-            f"The database's schema is {found}, newer than the {SCHEMA_REVISION} of this cdr-sync: upgrade cdr-sync"
+            f"The database's schema is {found}, newer than the {SCHEMA_REVISION} of this cdr-sync: "
+            "upgrade cdr-sync"
         )
     if found != SCHEMA_REVISION:
         raise SchemaError(f"The database's schema is {found}, behind the {SCHEMA_REVISION} needed: {_REMEDY}")
@@ -115,18 +116,10 @@ def require_current_schema(connection: Connection) -> None:
 
 def schema_revision(connection: Connection) -> str | None:
     """The migration that the database is at; None where there is none."""
-    try:
-        with connection.begin_nested() if connection.dialect.name == "postgresql" else _nothing():
-            return connection.scalar(text("SELECT version_num FROM alembic_version"))
-    except (exc.OperationalError, exc.ProgrammingError) as error:
-        if is_unreachable(error):
-            raise
+    if not inspect(connection).has_table("alembic_version"):
         return None
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
 
 
 def is_conflict(error: BaseException) -> bool:

@@ -86,7 +86,8 @@ _SETTLE_SET = {
     "leg_count": "CASE WHEN v.fetched = 1 THEN v.leg_count ELSE cdr_requests.leg_count END",
     "api_count": "CASE WHEN v.fetched = 1 THEN v.api_count ELSE cdr_requests.api_count END",
     # What was given back unjudged keeps the word of its last failure; a valid answer ends it.
-    "last_error_kind": "CASE WHEN v.fetched = 0 THEN COALESCE(v.error_kind, cdr_requests.last_error_kind) END",
+    "last_error_kind": "CASE WHEN v.fetched = 0"
+    " THEN COALESCE(v.error_kind, cdr_requests.last_error_kind) END",
     "last_error": "CASE WHEN v.fetched = 0 THEN COALESCE(v.error, cdr_requests.last_error) END",
     "last_http_status": "COALESCE(v.http_status, cdr_requests.last_http_status)",
     "finished_at": "CASE WHEN v.state = 'pending' THEN NULL ELSE {now} END",
@@ -261,7 +262,7 @@ def _settle_statement(dialect: str) -> TextClause:
 def database_now(connection: Connection) -> datetime:
     """The present instant by the database's clock."""
     statement = text(f"SELECT {now_sql(connection.dialect.name)} AS now").columns(now=Instant)
-    now = connection.scalar(statement)
+    now: datetime | None = connection.scalar(statement)
     if now is None:  # pragma: no cover (no database answers so)
         raise RuntimeError("the database has no clock")
     return now

@@ -23,7 +23,8 @@ _COLUMNS = {
 # What is in hand is fenced, so that nobody else numbers this request's answers meanwhile.
 _ARCHIVE = """
 INSERT INTO cdr_responses (account, request_id, revision, run_id, fetched_at, http_status, body, sha256)
-SELECT v.account, v.request_id, COALESCE(latest.revision, 0) + 1, v.run_id, {now}, v.http_status, v.body, v.sha256
+SELECT v.account, v.request_id, COALESCE(latest.revision, 0) + 1, v.run_id, {now},
+    v.http_status, v.body, v.sha256
 FROM {rows} LEFT JOIN cdr_responses AS latest
     ON latest.account = v.account AND latest.request_id = v.request_id AND latest.revision = (
         SELECT MAX(revision) FROM cdr_responses

@@ -71,7 +71,8 @@ def check(engine: Engine) -> None:
         found = schema_revision(connection)
         if found != SCHEMA_REVISION:
             raise FailedCheckError(
-                f"The schema is {found or 'not there'}, and {SCHEMA_REVISION} is needed: run `cdr-sync db upgrade`"
+                f"The schema is {found or 'not there'}, and {SCHEMA_REVISION} is needed: "
+                "run `cdr-sync db upgrade`"
             )
         context = MigrationContext.configure(
             connection, opts={"compare_type": True, "compare_server_default": False}

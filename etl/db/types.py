@@ -52,7 +52,9 @@ class Money(TypeDecorator[Decimal]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """On SQLite the number is read as it is, and rounded here."""
-        return dialect.type_descriptor(Numeric(38, 18, asdecimal=dialect.name != "sqlite"))
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(Numeric(38, 18, asdecimal=False))
+        return dialect.type_descriptor(Numeric(38, 18))
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
         """Send exactly what can be stored."""

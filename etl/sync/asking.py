@@ -111,7 +111,7 @@ class Askers:
 
     def take_back(self) -> list[Asked]:
         """Take back what no thread has begun with."""
-        taken = []
+        taken: list[Asked] = []
         while True:
             try:
                 entry = self._inbox.get_nowait()

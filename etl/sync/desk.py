@@ -75,7 +75,7 @@ class Desk:
         self._on_its_way[request.id] = request
         self.askers.put(request)
 
-    def take(self, asked: Asked, *, is_stopping: bool) -> list[Verdict]:
+    def take(self, asked: Asked, *, is_stopping: bool) -> list[Verdict]:  # noqa: PLR0911 (one a case)
         """Judge what came of a request; returns what can be settled now, held failures included."""
         if asked.is_canary:
             return self._take_canary(asked, is_stopping=is_stopping)

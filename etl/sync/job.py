@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from queue import Empty as NothingThere
 from queue import SimpleQueue
 from typing import TypeVar
@@ -91,7 +92,7 @@ class Job:
         repeat_transaction: Callable[[Callable[[], object], Callable[[BaseException], bool]], object],
         stop: Stop,
         limits: Limits | None = None,
-        on_progress: Callable[[Mapping[str, int]], None] = lambda counts: None,
+        on_progress: Callable[[Mapping[str, int]], None] = lambda _counts: None,
         chance: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -190,9 +191,7 @@ class Job:
             if self._limits.most is not None:
                 room = min(room, self._limits.most - self.summary.counts["claimed"])
             if room > 0:
-                claimed, reaped_dead = self._transact(
-                    lambda c, desk=desk, room=room: self._claim_for(c, desk, room)
-                )
+                claimed, reaped_dead = self._transact(partial(self._claim_for, desk=desk, room=room))
                 self.summary.counts["claimed"] += len(claimed)
                 self.summary.reaped_dead += reaped_dead
                 for request in claimed:
@@ -299,7 +298,7 @@ class Job:
             state = accounts.read_account(connection, account.name)
             self._desks[account.name] = Desk(
                 account,
-                Askers(share, self._answers, lambda account=account: self._make_asker(account)),
+                Askers(share, self._answers, partial(self._make_asker, account)),
                 workers=share,
                 canary=state.canary_request_id,
                 is_probe=state.is_breaker_open,

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -173,7 +174,7 @@ def _settlement(
             return replace(base, state="dead", **_told(asked, error, secrets))
 
 
-def _told(asked: Asked, error: RequestError, secrets: Mapping[str, str]) -> dict[str, str]:
+def _told(asked: Asked, error: RequestError, secrets: Mapping[str, str]) -> dict[str, Any]:
     message = str(error).replace("\x00", "\ufffd")
     secret = secrets.get(asked.request.account)
     if secret:

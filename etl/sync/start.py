@@ -26,7 +26,7 @@ def run_sync(
     *,
     limits: Limits,
     stop: Stop,
-    on_progress: Callable[[Mapping[str, int]], None] = lambda counts: None,
+    on_progress: Callable[[Mapping[str, int]], None] = lambda _counts: None,
 ) -> Summary:
     """Run the job once for these accounts; returns what it did."""
     job = Job(

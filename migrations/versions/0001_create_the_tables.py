@@ -23,7 +23,7 @@ ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def exact_text(length: int) -> sa.types.TypeEngine[str]:
-    """Text compared by its exact bytes. On MySQL the collation that does so has another name than on MariaDB."""
+    """Text compared by its exact bytes. The collation that does so has one name on MariaDB, one on MySQL."""
     is_mariadb = getattr(op.get_bind().dialect, "is_mariadb", False)
     collation = "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
     exact = mysql.VARCHAR(length, charset="utf8mb4", collation=collation)
@@ -157,12 +157,14 @@ def upgrade() -> None:
             name=op.f("ck_cdr_requests_counts_are_natural"),
         ),
         sa.CheckConstraint(
-            "(state IN ('done', 'empty', 'dead', 'cancelled') AND finished_at IS NOT NULL) OR (NOT state IN ('done', 'empty', 'dead', 'cancelled') AND finished_at IS NULL)",
+            "(state IN ('done', 'empty', 'dead', 'cancelled') AND finished_at IS NOT NULL)"
+            " OR (NOT state IN ('done', 'empty', 'dead', 'cancelled') AND finished_at IS NULL)",
             name=op.f("ck_cdr_requests_finished_means_dated"),
         ),
         sa.CheckConstraint("lane IN (0, 1)", name=op.f("ck_cdr_requests_lane_is_known")),
         sa.CheckConstraint(
-            "(state = 'running' AND lease_token IS NOT NULL AND lease_until IS NOT NULL) OR (state <> 'running' AND lease_token IS NULL AND lease_until IS NULL)",
+            "(state = 'running' AND lease_token IS NOT NULL AND lease_until IS NOT NULL)"
+            " OR (state <> 'running' AND lease_token IS NULL AND lease_until IS NULL)",
             name=op.f("ck_cdr_requests_running_means_leased"),
         ),
         sa.CheckConstraint(
@@ -299,7 +301,8 @@ def upgrade() -> None:
             sa.String(32),
             nullable=False,
             server_default="running",
-            comment="running, ok, dead_letters, api_down, credentials_refused, interrupted, failed, abandoned",
+            comment="running, ok, dead_letters, api_down, credentials_refused, interrupted, failed, "
+            "abandoned",
         ),
         sa.Column(
             "claimed", sa.Integer(), nullable=False, server_default=sa.text("0"), comment="Claims made"
@@ -384,7 +387,8 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), comment="What went wrong, in a sentence; null if nothing did"),
         sa.PrimaryKeyConstraint("id", name="pk_sync_runs"),
         sa.CheckConstraint(
-            "outcome IN ('running', 'ok', 'dead_letters', 'api_down', 'credentials_refused', 'interrupted', 'failed', 'abandoned')",
+            "outcome IN ('running', 'ok', 'dead_letters', 'api_down', 'credentials_refused',"
+            " 'interrupted', 'failed', 'abandoned')",
             name=op.f("ck_sync_runs_outcome_is_known"),
         ),
         comment="The ledger: one row for every run, written at its start",
