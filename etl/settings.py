@@ -152,7 +152,7 @@ def _read_toml(named: object, problems: list[str]) -> tuple[Path, dict[str, Any]
 def _find(
     name: str, options: Mapping[str, object], environment: Mapping[str, str], problems: list[str]
 ) -> tuple[str, object]:
-    """Look a setting up outside the file, the strongest place first: the place for messages, and the value."""
+    """Look a setting up outside the file, the strongest place first: where it was found, and its value."""
     variable = environment_name(name)
     file_variable = f"{variable}_FILE"
     if options.get(name) is not None:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from sqlalchemy.types import TypeEngine
 
 from etl.db.connection import open_engine
-from etl.db.tables import metadata
+from etl.db.indexes import metadata
 from etl.db.types import ExactText, Instant, Money
 from etl.settings import load_settings
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-import phonenumbers
-
 _ALPHA_2 = 2
 
 
@@ -31,6 +29,8 @@ def read_number(text: str, region: str) -> PhoneNumber:
     digits = text.removeprefix("+")
     if not (digits.isascii() and digits.isdigit()):
         return UNKNOWN
+    import phonenumbers  # noqa: PLC0415 (slow to import, and a run with nothing to do needs none)
+
     for candidate, home in ((text, region), (f"+{digits}", None)):
         try:
             number = phonenumbers.parse(candidate, home)

@@ -98,9 +98,10 @@ def summary_text(summary: Summary) -> str:
     counts = summary.counts
     outcomes = ", ".join(f"{counts[name]:,} {words}" for name, words in OUTCOMES.items() if counts[name])
     new, changed, same = (counts[f"legs_{what}"] for what in ("inserted", "updated", "unchanged"))
+    legs = f"{new:,} new, {changed:,} changed, {same:,} as before"
     return (
         f"Run {summary.run_id}: {counted(counts['claimed'], 'claim')} = {outcomes or 'nothing was due'}\n"
-        f"{counted(counts['api_calls'], 'API call')}; legs: {new:,} new, {changed:,} changed, {same:,} as before"
+        f"{counted(counts['api_calls'], 'API call')}; legs: {legs}"
     )
 
 

@@ -17,7 +17,8 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine
 
 from etl.db.connection import schema_revision, sqlite_path
-from etl.db.tables import SCHEMA_REVISION, metadata
+from etl.db.indexes import metadata
+from etl.db.tables import SCHEMA_REVISION
 from etl.errors import FailedCheckError, UsageError
 
 _PACKAGE = Path(__file__).resolve().parent.parent

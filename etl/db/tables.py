@@ -7,7 +7,6 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
-    Index,
     Integer,
     MetaData,
     PrimaryKeyConstraint,
@@ -165,25 +164,6 @@ cdr_requests = Table(
     ),
     CheckConstraint(
         "attempts >= 0 AND fetches >= 0 AND reclaims >= 0 AND leg_count >= 0", name="counts_are_natural"
-    ),
-    # The order of a claim: within one state, account and lane, what has been due longest. Where the
-    # database can, the index holds only rows that wait, so that a million done ones cost nothing.
-    Index(
-        "ix_cdr_requests_due",
-        "state",
-        "account",
-        "lane",
-        "run_after",
-        "id",
-        sqlite_where=text("state = 'pending'"),
-        postgresql_where=text("state = 'pending'"),
-    ),
-    Index(
-        "ix_cdr_requests_leased",
-        "state",
-        "lease_until",
-        sqlite_where=text("state = 'running'"),
-        postgresql_where=text("state = 'running'"),
     ),
     comment="The queue: one row for every request ID ever asked for",
     sqlite_autoincrement=True,

@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Numeric, String
-from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -28,6 +27,8 @@ class Instant(TypeDecorator[datetime]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Microseconds on every database."""
         if dialect.name in ("mysql", "mariadb"):
+            from sqlalchemy.dialects import mysql  # noqa: PLC0415 (slow to import for those who do not use it)
+
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
         return dialect.type_descriptor(DateTime(timezone=True))
 
@@ -91,6 +92,8 @@ class ExactText(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Take the collation that neither folds case nor pads, whose name differs by server."""
         if dialect.name in ("mysql", "mariadb"):
+            from sqlalchemy.dialects import mysql  # noqa: PLC0415 (likewise)
+
             is_mariadb = getattr(dialect, "is_mariadb", False)
             collation = "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
             return dialect.type_descriptor(mysql.VARCHAR(self.length, charset="utf8mb4", collation=collation))

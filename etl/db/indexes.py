@@ -1,0 +1,34 @@
+"""The indexes of the queue. Apart from the tables, since only migrations and checks need to know them.
+
+Where the database can, an index holds only rows of one state, so that a million done ones cost nothing.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Index, text
+
+from etl.db.tables import cdr_requests, metadata
+
+_column = cdr_requests.c
+
+# The order of a claim: within one state, account and lane, what has been due longest.
+Index(
+    "ix_cdr_requests_due",
+    _column.state,
+    _column.account,
+    _column.lane,
+    _column.run_after,
+    _column.id,
+    sqlite_where=text("state = 'pending'"),
+    postgresql_where=text("state = 'pending'"),
+)
+# The claims that may have run out.
+Index(
+    "ix_cdr_requests_leased",
+    _column.state,
+    _column.lease_until,
+    sqlite_where=text("state = 'running'"),
+    postgresql_where=text("state = 'running'"),
+)
+
+__all__ = ["metadata"]
