@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, TextClause, literal_column, select, text
+from sqlalchemy import Connection, Row, select, tuple_
 
 from etl.cdr.identity import LegChanges, NumberedLeg
 from etl.cdr.records import Leg, StoredLeg
-from etl.db.rowsets import rowset, rowset_sql
+from etl.db.rowsets import RowsStatement, stored_value
 from etl.db.tables import call_legs
 from etl.db.types import digits_of_double, now_sql
 
@@ -53,24 +54,10 @@ _ON_CONFLICT = "ON CONFLICT (account, request_id, leg, to_number, call_time, occ
 def stored_legs(connection: Connection, requests: Iterable[RequestKey]) -> dict[RequestKey, list[StoredLeg]]:
     """All stored legs of some requests, by request; requests without any are left out."""
     found: dict[RequestKey, list[StoredLeg]] = defaultdict(list)
-    dialect = connection.dialect.name
-    rows = rowset(dialect, ({"account": account, "request_id": name} for account, name in requests))
-    for row in connection.execute(_stored_statement(dialect), {"rows": rows}):
+    key = tuple_(call_legs.c.account, call_legs.c.request_id)
+    for row in connection.execute(select(call_legs).where(key.in_(list(requests)))):
         found[row.account, row.request_id].append(_stored(row))
     return found
-
-
-@cache
-def _stored_statement(dialect: str) -> Select[Any]:
-    asked = text(rowset_sql(dialect, {"account": "exact", "request_id": "exact"}))
-    return (
-        select(call_legs)
-        .select_from(call_legs, asked)
-        .where(
-            call_legs.c.account == literal_column("v.account"),
-            call_legs.c.request_id == literal_column("v.request_id"),
-        )
-    )
 
 
 def _stored(row: Row[Any]) -> StoredLeg:
@@ -117,14 +104,14 @@ def upsert_legs(
     The rows go in the order of their key, so that two writers whose rows overlap wait for one another
     and never for each other.
     """
+    dialect = connection.dialect.name
     rows = [
-        _row(request, leg, run_id=run_id, vanished=vanished)
-        for request, change in sorted(changes.items())
+        _row(dialect, request, leg, run_id=run_id, vanished=vanished)
+        for request, change in sorted(changes.items(), key=itemgetter(0))
         for leg, vanished in sorted(_touched(change), key=lambda touched: touched[0].key)
     ]
     if rows:
-        dialect = connection.dialect.name
-        connection.execute(_upsert_statement(dialect), {"rows": rowset(dialect, rows)})
+        _upsert_statement(dialect).execute(connection, rows)
 
 
 def _touched(change: LegChanges) -> Iterator[tuple[NumberedLeg, bool]]:
@@ -133,43 +120,46 @@ def _touched(change: LegChanges) -> Iterator[tuple[NumberedLeg, bool]]:
     yield from ((leg, True) for leg in change.vanished)
 
 
-def _row(request: RequestKey, leg: NumberedLeg, *, run_id: int | None, vanished: bool) -> dict[str, object]:
+def _row(
+    dialect: str, request: RequestKey, leg: NumberedLeg, *, run_id: int | None, vanished: bool
+) -> tuple[object, ...]:
+    """A row in the order of `_KEY`, `_CONTENT` and the mark."""
     content = leg.content
-    return {
-        "account": request[0],
-        "request_id": request[1],
-        "leg": leg.key.leg,
-        "to_number": leg.key.to_number,
-        "call_time": leg.key.call_time,
-        "occurrence": leg.key.occurrence,
-        "from_number": content.from_number,
-        "from_e164": content.from_e164,
-        "to_e164": content.to_e164,
-        "to_country": content.to_country,
-        "duration_seconds": content.duration_seconds,
-        "rate": content.rate,
-        "balance": content.balance,
-        "direction": content.direction,
-        "status": content.status,
-        "extra": None if content.extra is None else json.dumps(content.extra, ensure_ascii=False),
-        "revision": leg.revision,
-        "run_id": run_id,
-        "vanished": int(vanished),
-    }
+    return (
+        *request,
+        leg.key.leg,
+        leg.key.to_number,
+        stored_value(dialect, leg.key.call_time),
+        leg.key.occurrence,
+        content.from_number,
+        content.from_e164,
+        content.to_e164,
+        content.to_country,
+        content.duration_seconds,
+        stored_value(dialect, content.rate),
+        stored_value(dialect, content.balance),
+        content.direction,
+        content.status,
+        None if content.extra is None else json.dumps(content.extra, ensure_ascii=False),
+        leg.revision,
+        run_id,
+        int(vanished),
+    )
 
 
 @cache
-def _upsert_statement(dialect: str) -> TextClause:
-    kinds = {**_KEY, **_CONTENT, "vanished": "int"}
+def _upsert_statement(dialect: str) -> RowsStatement:
     insert = _INSERT.format(
         columns=", ".join(_COLUMNS),
         values=", ".join(f"v.{name}" for name in _COLUMNS),
-        rows=rowset_sql(dialect, kinds),
         now=now_sql(dialect),
+        rows="{rows}",
     )
     updated = [*_CONTENT, "updated_at", "missing_since"]
     if dialect in ("mysql", "mariadb"):
         changes = ", ".join(f"{name} = VALUES({name})" for name in updated)
-        return text(f"{insert} ON DUPLICATE KEY UPDATE {changes}")
-    changes = ", ".join(f"{name} = excluded.{name}" for name in updated)
-    return text(f"{insert} {_ON_CONFLICT} {changes}")
+        insert += f"ON DUPLICATE KEY UPDATE {changes}"
+    else:
+        changes = ", ".join(f"{name} = excluded.{name}" for name in updated)
+        insert += f"{_ON_CONFLICT} {changes}"
+    return RowsStatement(dialect, insert, {**_KEY, **_CONTENT, "vanished": "int"})

@@ -8,17 +8,19 @@ or taken for dead, writes nothing. And every instant comes from the database's c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from operator import attrgetter
+from typing import NamedTuple
 from uuid import uuid4
 
 from sqlalchemy import Connection, TextClause, TextualSelect, bindparam, text
 
 from etl.cdr.records import ClaimedRequest
-from etl.db.rowsets import rowset, rowset_sql
+from etl.db.rowsets import RowsStatement
 from etl.db.tables import BACKFILL, LIVE
-from etl.db.types import Instant, later_sql, now_sql
+from etl.db.types import Instant, later_sql, now_sql, read_instant
 
 # In the order of the fields of ClaimedRequest.
 _CLAIMED = "id, account, request_id, lease_token, attempts, fetches, enqueued_at"
@@ -60,7 +62,9 @@ UPDATE cdr_requests SET
 WHERE state = 'running' AND lease_until < {now} AND attempts {used_up} :max_attempts"""
 
 # The fence. The rows stay locked until the commit, so that what is ours here is ours to the end.
-_HOLD = "SELECT id, lease_token, done_token, leg_count FROM cdr_requests WHERE id IN :ids ORDER BY id{lock}"
+_HOLD = """
+SELECT cdr_requests.id, lease_token, done_token, {now} AS now
+FROM cdr_requests JOIN {rows} ON cdr_requests.id = v.id ORDER BY cdr_requests.id{lock}"""
 
 _SETTLED = {
     "id": "int",
@@ -206,57 +210,61 @@ def _reap_statements(dialect: str) -> tuple[TextClause, TextClause]:
     )
 
 
-def hold_claims(connection: Connection, claims: Sequence[ClaimedRequest]) -> tuple[set[int], set[int]]:
-    """Find out, and make sure until the commit, which claims are still ours.
+class Held(NamedTuple):
+    """What the fence says of some claims, at an instant of the database's clock."""
 
-    Returns:
-        The row IDs of the claims that are ours, and of those that we have settled before: a commit whose
-        reply was lost is told from a lease that was taken over by the token that it left.
-    """
-    if not claims:
-        return set(), set()
-    rows = connection.execute(
-        _hold_statement(connection.dialect.name), {"ids": [claim.id for claim in claims]}
-    )
+    now: datetime | None  # None where none of the rows is there any more
+    ours: set[int]  # rows that are still ours, and stay so until the commit
+    settled_before: set[int]  # rows that this very claim settled: a commit whose reply was lost
+
+
+def hold_claims(connection: Connection, claims: Sequence[ClaimedRequest]) -> Held:
+    """Find out, and make sure until the commit, which claims are still ours."""
     tokens = {claim.id: claim.token for claim in claims}
-    ours, settled = set(), set()
-    for row in rows:
-        if row.lease_token == tokens[row.id]:
-            ours.add(row.id)
-        elif row.done_token == tokens[row.id]:
-            settled.add(row.id)
-    return ours, settled
+    held = Held(None, set(), set())
+    for result in _hold_statement(connection.dialect.name).execute(
+        connection, [(claim.id,) for claim in claims]
+    ):
+        for row_id, lease_token, done_token, now in result:
+            held = Held(read_instant(now), held.ours, held.settled_before)
+            if lease_token == tokens[row_id]:
+                held.ours.add(row_id)
+            elif done_token == tokens[row_id]:
+                held.settled_before.add(row_id)
+    return held
 
 
 @cache
-def _hold_statement(dialect: str) -> TextClause:
+def _hold_statement(dialect: str) -> RowsStatement:
     # On SQLite the transaction is the only writing one anyway.
-    return _statement(_HOLD.format(lock="" if dialect == "sqlite" else " FOR UPDATE"))
+    lock = {"sqlite": "", "postgresql": " FOR UPDATE OF cdr_requests"}.get(dialect, " FOR UPDATE")
+    return RowsStatement(dialect, _HOLD.format(now=now_sql(dialect), lock=lock, rows="{rows}"), {"id": "int"})
 
 
 def settle_claims(connection: Connection, settlements: Sequence[Settlement]) -> None:
     """Write what became of claims that `hold_claims` found to be ours, in the same transaction."""
     if settlements:
-        dialect = connection.dialect.name
-        rows = [{name: getattr(one, name) for name in _SETTLEMENT_FIELDS} for one in settlements]
-        connection.execute(_settle_statement(dialect), {"rows": rowset(dialect, rows)})
+        _settle_statement(connection.dialect.name).execute(
+            connection, [_settled_row(one) for one in settlements]
+        )
 
 
-_SETTLEMENT_FIELDS = tuple(field.name for field in fields(Settlement))
+# The order of the row is that of the class.
+_settled_row = attrgetter(*_SETTLED)
 
 
 @cache
-def _settle_statement(dialect: str) -> TextClause:
-    rows = rowset_sql(dialect, _SETTLED)
+def _settle_statement(dialect: str) -> RowsStatement:
     is_mysql = dialect in ("mysql", "mariadb")
     table = (
         "cdr_requests." if is_mysql else ""
-    )  # there both sides have such columns, and it must be said which
+    )  # there it must be said whose column it is
     fill = {"now": now_sql(dialect), "later": later_sql(dialect, "v.delay")}
     changes = ", ".join(f"{table}{name} = {value.format(**fill)}" for name, value in _SETTLE_SET.items())
-    if is_mysql:
-        return text(f"UPDATE cdr_requests JOIN {rows} ON {_OURS} SET {changes}")
-    return text(f"UPDATE cdr_requests SET {changes} FROM {rows} WHERE {_OURS}")
+    update = f"UPDATE cdr_requests JOIN {{rows}} ON {_OURS} SET {changes}"
+    if not is_mysql:
+        update = f"UPDATE cdr_requests SET {changes} FROM {{rows}} WHERE {_OURS}"
+    return RowsStatement(dialect, update, _SETTLED)
 
 
 def database_now(connection: Connection) -> datetime:
@@ -270,7 +278,7 @@ def database_now(connection: Connection) -> datetime:
 
 _ENQUEUE = """
 INSERT INTO cdr_requests (account, request_id, batch, run_after)
-SELECT :account, v.request_id, :batch, {due} FROM {rows} WHERE 1 = 1
+SELECT v.account, v.request_id, v.batch, {due} FROM {rows} WHERE 1 = 1
 """
 
 
@@ -278,25 +286,19 @@ def enqueue_requests(
     connection: Connection, request_ids: Sequence[str], *, account: str, batch: str | None, delay: timedelta
 ) -> int:
     """Add request IDs to the queue, leaving those that are known as they are; returns how many were new."""
-    dialect = connection.dialect.name
-    result = connection.execute(
-        _enqueue_statement(dialect),
-        {
-            "account": account,
-            "batch": batch,
-            "delay": delay.total_seconds(),
-            "rows": rowset(dialect, ({"request_id": request_id} for request_id in request_ids)),
-        },
-    )
+    rows = [(account, request_id, batch, delay.total_seconds()) for request_id in request_ids]
+    results = _enqueue_statement(connection.dialect.name).execute(connection, rows)
     # Rows that came back are counted where there are any: what rowcount means after a conflict differs.
-    return len(result.all()) if result.returns_rows else result.rowcount
+    return sum(len(result.all()) if result.returns_rows else result.rowcount for result in results)
 
 
 @cache
-def _enqueue_statement(dialect: str) -> TextClause:
-    insert = _ENQUEUE.format(
-        due=later_sql(dialect, ":delay"), rows=rowset_sql(dialect, {"request_id": "exact"})
+def _enqueue_statement(dialect: str) -> RowsStatement:
+    insert = _ENQUEUE.format(due=later_sql(dialect, "v.delay"), rows="{rows}")
+    insert += (
+        "ON DUPLICATE KEY UPDATE id = cdr_requests.id"
+        if dialect in ("mysql", "mariadb")
+        else "ON CONFLICT (account, request_id) DO NOTHING RETURNING id"
     )
-    if dialect in ("mysql", "mariadb"):
-        return text(f"{insert} ON DUPLICATE KEY UPDATE id = id")
-    return text(f"{insert} ON CONFLICT (account, request_id) DO NOTHING RETURNING id")
+    columns = {"account": "exact", "request_id": "exact", "batch": "text", "delay": "seconds"}
+    return RowsStatement(dialect, insert, columns)

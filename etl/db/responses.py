@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection
 
-from etl.db.rowsets import rowset, rowset_sql
+from etl.db.rowsets import RowsStatement
 from etl.db.types import now_sql
 
 _COLUMNS = {
@@ -53,24 +53,13 @@ def make_response(
     return Response(account, request_id, http_status, content, hashlib.sha256(body).hexdigest())
 
 
-def archive_responses(connection: Connection, responses: Iterable[Response], *, run_id: int | None) -> None:
+def archive_responses(connection: Connection, responses: Sequence[Response], *, run_id: int | None) -> None:
     """Archive answers, leaving out each whose bytes are those of the one before."""
-    rows = [
-        {
-            "account": response.account,
-            "request_id": response.request_id,
-            "http_status": response.http_status,
-            "body": response.body,
-            "sha256": response.sha256,
-            "run_id": run_id,
-        }
-        for response in responses
-    ]
-    if rows:
-        dialect = connection.dialect.name
-        connection.execute(_archive_statement(dialect), {"rows": rowset(dialect, rows)})
+    if responses:
+        rows = [(r.account, r.request_id, r.http_status, r.body, r.sha256, run_id) for r in responses]
+        _archive_statement(connection.dialect.name).execute(connection, rows)
 
 
 @cache
-def _archive_statement(dialect: str) -> TextClause:
-    return text(_ARCHIVE.format(rows=rowset_sql(dialect, _COLUMNS), now=now_sql(dialect)))
+def _archive_statement(dialect: str) -> RowsStatement:
+    return RowsStatement(dialect, _ARCHIVE.replace("{now}", now_sql(dialect)), _COLUMNS)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, select, text, update
 
 from etl import __version__
 from etl.db.tables import RUN_COUNTS, cdr_requests, sync_runs
 from etl.db.types import db_now
+
+_ADDED = ", ".join(f"{name} = {name} + :{name}" for name in RUN_COUNTS)
+_COUNT = text(f"UPDATE sync_runs SET {_ADDED} WHERE id = :run_id")
 
 
 def start_run(connection: Connection, *, command: str, batch: str | None, host: str, pid: int) -> int:
@@ -23,9 +26,8 @@ def start_run(connection: Connection, *, command: str, batch: str | None, host: 
 
 def count_run(connection: Connection, run_id: int, counts: Mapping[str, int]) -> None:
     """Add to a run's counts, in the transaction of what is counted, so that they outlive a kill."""
-    changes = {name: sync_runs.c[name] + counts[name] for name in RUN_COUNTS if counts.get(name)}
-    if changes:
-        connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(changes))
+    if any(counts.values()):
+        connection.execute(_COUNT, {"run_id": run_id, **{name: counts.get(name, 0) for name in RUN_COUNTS}})
 
 
 def finish_run(connection: Connection, run_id: int, *, outcome: str, error: str | None) -> None:

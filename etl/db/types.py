@@ -149,3 +149,9 @@ def instant_text(value: datetime, dialect_name: str) -> str:
     """An aware instant as text that the database reads as the same instant."""
     text = value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
     return f"{text}+00" if dialect_name == "postgresql" else text
+
+
+def read_instant(value: str | datetime) -> datetime:
+    """An instant, aware and in UTC, from what a driver gives for a column that has no type here."""
+    instant = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)

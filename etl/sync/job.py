@@ -34,6 +34,7 @@ from etl.sync.settling import Verdict, settle
 from etl.sync.stopping import Stop
 
 DRAIN_SECONDS = 10.0  # how long a stopped run waits for the answers that are on their way
+REAP_SECONDS = 1.0  # how often a claim looks for leases that ran out
 CANARY_SECONDS = 30.0  # how often the latest good request is noted, in a row that all machines share
 
 T = TypeVar("T")
@@ -109,9 +110,9 @@ class Job:
         self._desks: dict[str, Desk] = {}
         self._started = monotonic()
         self._stopped_at: float | None = None
-        self._canaries_noted_at = float("-inf")
+        self._canaries_noted_at = self._reaped_at = float("-inf")
         self._worker = ""
-        self._patience = WaitingRules(
+        self._rules = WaitingRules(
             max_attempts=settings.max_attempts,
             retry_delay=settings.retry_delay,
             settle=settings.settle,
@@ -138,20 +139,21 @@ class Job:
         return self.summary
 
     def _work(self) -> None:
+        verdicts: list[Verdict] = []
+        calls = 0
         while True:
-            if self._is_ending():
-                self._write([verdict for desk in self._desks.values() for verdict in desk.give_back()])
-            else:
-                self._claim()
-            if not any(desk.is_waiting for desk in self._desks.values()):
-                if not any(desk.is_tail for desk in self._desks.values()):
-                    return
-                answers = []
-            else:
+            is_ending = self._is_ending()
+            if is_ending:
+                verdicts += [verdict for desk in self._desks.values() for verdict in desk.give_back()]
+            self._write(verdicts, calls=calls, claims=not is_ending)
+            answers: list[Asked] = []
+            if any(desk.is_waiting for desk in self._desks.values()):
                 answers = self._wait_for_answers()
-            self._settle(answers)
+            elif not any(desk.is_tail for desk in self._desks.values()):
+                return
+            verdicts, calls = self._judged(answers), sum(asked.calls for asked in answers)
             if self._gives_up_waiting():
-                self._write(self._given_back())
+                self._write([*verdicts, *self._given_back()], calls=calls, claims=False)
                 return
 
     def _is_ending(self) -> bool:
@@ -185,36 +187,7 @@ class Job:
             return max(0.0, self._started + self._limits.time_limit.total_seconds() - now)
         return None
 
-    def _claim(self) -> None:
-        for desk in self._desks.values():
-            room = desk.room()
-            if self._limits.most is not None:
-                room = min(room, self._limits.most - self.summary.counts["claimed"])
-            if room > 0:
-                claimed, reaped_dead = self._transact(partial(self._claim_for, desk=desk, room=room))
-                self.summary.counts["claimed"] += len(claimed)
-                self.summary.reaped_dead += reaped_dead
-                for request in claimed:
-                    desk.put(request)
-                desk.is_exhausted = len(claimed) < room
-            elif not desk.awaits_canary:
-                desk.is_exhausted = not desk.is_waiting
-
-    def _claim_for(self, connection: Connection, desk: Desk, room: int) -> tuple[list[ClaimedRequest], int]:
-        dead = request_queue.reap_expired(connection, max_attempts=self._settings.max_attempts)
-        claimed = request_queue.claim_requests(
-            connection,
-            desk.account.name,
-            most=room,
-            lease=self._settings.lease,
-            worker=self._worker,
-            run_id=self.summary.run_id,
-            batch=self._limits.batch,
-        )
-        runs.count_run(connection, self.summary.run_id, {"claimed": len(claimed)})
-        return claimed, dead
-
-    def _settle(self, answers: Sequence[Asked]) -> None:
+    def _judged(self, answers: Sequence[Asked]) -> list[Verdict]:
         is_stopping = self._stop.event.is_set()
         verdicts: list[Verdict] = []
         for asked in answers:
@@ -224,38 +197,93 @@ class Job:
         for desk in self._desks.values():
             if desk.is_tail:
                 verdicts += desk.give_back() if is_stopping else desk.judge()
-        self._write(verdicts, calls=sum(asked.calls for asked in answers))
+        return verdicts
 
-    def _write(self, verdicts: Sequence[Verdict], *, calls: int = 0) -> None:
-        """Settle in one transaction; where the database refuses a value, one by one, so that it hits one."""
-        if not verdicts and not calls:
+    def _write(self, verdicts: Sequence[Verdict], *, calls: int = 0, claims: bool = False) -> None:
+        """Settle what has come in, and claim what there is room for: one transaction for both.
+
+        Where the database refuses a value, all is settled one by one, so that the refusal hits only one.
+        """
+        rooms = {name: self._room(desk) for name, desk in self._desks.items()} if claims else {}
+        for name, room in rooms.items():
+            self._desks[name].is_exhausted = room == 0
+        if not (verdicts or calls or any(rooms.values())):
             return
         try:
-            counts = self._transact(lambda connection: self._settle_batch(connection, verdicts, calls))
+            counts, claimed = self._transact(
+                partial(self._write_in, verdicts=verdicts, calls=calls, rooms=rooms)
+            )
         except Exception as error:
             if not is_bad_value(error):
                 raise
-            counts = self._transact(lambda connection: self._settle_batch(connection, [], calls))
             for verdict in verdicts:
-                counts += self._write_one(verdict)
+                self._write_one(verdict)
+            self._write([], calls=calls, claims=claims)
+            return
+        self.summary.counts += counts
+        self.summary.reaped_dead += counts["reaped_dead"]
+        self._on_progress(counts)
+        for name, requests in claimed.items():
+            for request in requests:
+                self._desks[name].put(request)
+            if len(requests) < rooms[name]:
+                self._desks[name].is_exhausted = True
+
+    def _room(self, desk: Desk) -> int:
+        room = desk.room()
+        if self._limits.most is not None:
+            room = min(room, self._limits.most - self.summary.counts["claimed"])
+        return max(0, room)
+
+    def _write_in(
+        self, connection: Connection, *, verdicts: Sequence[Verdict], calls: int, rooms: Mapping[str, int]
+    ) -> tuple[Counter[str], dict[str, list[ClaimedRequest]]]:
+        counts = self._settle_in(connection, verdicts) if verdicts else Counter()
+        claimed = {name: self._claim_in(connection, name, room, counts) for name, room in rooms.items()}
+        counts["api_calls"] = calls
+        runs.count_run(connection, self.summary.run_id, counts)
+        return counts, claimed
+
+    def _claim_in(
+        self, connection: Connection, account: str, room: int, counts: Counter[str]
+    ) -> list[ClaimedRequest]:
+        if room <= 0:
+            return []
+        now = self._monotonic()
+        if now - self._reaped_at >= REAP_SECONDS:
+            self._reaped_at = now
+            counts["reaped_dead"] += request_queue.reap_expired(
+                connection, max_attempts=self._settings.max_attempts
+            )
+        claimed = request_queue.claim_requests(
+            connection,
+            account,
+            most=room,
+            lease=self._settings.lease,
+            worker=self._worker,
+            run_id=self.summary.run_id,
+            batch=self._limits.batch,
+        )
+        counts["claimed"] += len(claimed)
+        return claimed
+
+    def _write_one(self, verdict: Verdict) -> None:
+        try:
+            counts, _ = self._transact(partial(self._write_in, verdicts=[verdict], calls=0, rooms={}))
+        except Exception as error:
+            if not is_bad_value(error):
+                raise
+            refused = [verdict.as_unstorable(error)]
+            counts, _ = self._transact(partial(self._write_in, verdicts=refused, calls=0, rooms={}))
         self.summary.counts += counts
         self._on_progress(counts)
 
-    def _write_one(self, verdict: Verdict) -> Counter[str]:
-        try:
-            return self._transact(lambda connection: self._settle_batch(connection, [verdict], 0))
-        except Exception as error:
-            if not is_bad_value(error):
-                raise
-            unstorable = verdict.as_unstorable(error)
-            return self._transact(lambda connection: self._settle_batch(connection, [unstorable], 0))
-
-    def _settle_batch(self, connection: Connection, verdicts: Sequence[Verdict], calls: int) -> Counter[str]:
+    def _settle_in(self, connection: Connection, verdicts: Sequence[Verdict]) -> Counter[str]:
         counts = settle(
             connection,
             verdicts,
             run_id=self.summary.run_id,
-            rules=self._patience,
+            rules=self._rules,
             chance=self._chance,
             secrets={name: desk.account.secret for name, desk in self._desks.items()},
         )
@@ -265,8 +293,6 @@ class Job:
                 accounts.pause_account(connection, verdict.asked.request.account, pause)
         if self._monotonic() - self._canaries_noted_at >= CANARY_SECONDS:
             self._note_accounts(connection)
-        counts["api_calls"] = calls
-        runs.count_run(connection, self.summary.run_id, counts)
         return counts
 
     def _note_accounts(self, connection: Connection) -> None:

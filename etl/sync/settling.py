@@ -29,7 +29,7 @@ from etl.cdr.outcomes import (
 )
 from etl.cdr.records import Leg, StoredLeg
 from etl.db.call_legs import RequestKey, as_stored, stored_legs, upsert_legs
-from etl.db.request_queue import Settlement, database_now, hold_claims, settle_claims
+from etl.db.request_queue import Settlement, hold_claims, settle_claims
 from etl.db.responses import Response, archive_responses, make_response
 from etl.errors import RequestError, UnstorableError
 from etl.sync.asking import Asked
@@ -68,16 +68,16 @@ def settle(
     Returns:
         How many claims came to what, and how many legs changed, by the names of the ledger's columns.
     """
-    ours, settled_before = hold_claims(connection, [verdict.asked.request for verdict in verdicts])
+    now, ours, settled_before = hold_claims(connection, [verdict.asked.request for verdict in verdicts])
     held = [verdict for verdict in verdicts if verdict.asked.request.id in ours]
     counts: Counter[str] = Counter(lost_leases=len(verdicts) - len(held) - len(settled_before))
-    if not held:
+    if now is None or not held:
         return +counts
-    now = database_now(connection)
     answered = [
         v.asked for v in held if not v.is_released and v.asked.error is None and v.asked.crash is None
     ]
-    stored = stored_legs(connection, [_key(asked) for asked in answered]) if answered else {}
+    known = [_key(asked) for asked in answered if asked.request.fetches]  # a first answer finds no legs
+    stored = stored_legs(connection, known) if known else {}
     changes: dict[RequestKey, LegChanges] = {
         _key(asked): _changes(connection, stored.get(_key(asked)), asked.legs) for asked in answered
     }
