@@ -256,9 +256,7 @@ _settled_row = attrgetter(*_SETTLED)
 @cache
 def _settle_statement(dialect: str) -> RowsStatement:
     is_mysql = dialect in ("mysql", "mariadb")
-    table = (
-        "cdr_requests." if is_mysql else ""
-    )  # there it must be said whose column it is
+    table = "cdr_requests." if is_mysql else ""  # there it must be said whose column it is
     fill = {"now": now_sql(dialect), "later": later_sql(dialect, "v.delay")}
     changes = ", ".join(f"{table}{name} = {value.format(**fill)}" for name, value in _SETTLE_SET.items())
     update = f"UPDATE cdr_requests JOIN {{rows}} ON {_OURS} SET {changes}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from etl.cdr_api import HttpAnswer
     from etl.retrying import Patience
 
+# Dozens of threads that each do a millisecond's work between two waits gain nothing by being interrupted
+# in it: with Python's 5 ms the same run takes about a fifth more CPU.
+_SWITCH_SECONDS = 0.02
+
 
 def run_sync(
     engine: Engine,
@@ -29,6 +34,7 @@ def run_sync(
     on_progress: Callable[[Mapping[str, int]], None] = lambda _counts: None,
 ) -> Summary:
     """Run the job once for these accounts; returns what it did."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
     job = Job(
         engine,
         settings,

@@ -1,0 +1,55 @@
+# What a newcomer types: `make demo`, `make test`. What CI runs: `make check`. Needs Python 3.11 or later.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := etl migrations tests benchmarks
+
+.PHONY: demo test check lint format schema wheel benchmark clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/cdr-sync demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: lint schema wheel test
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+# The migrations, run by Alembic itself, must end in the tables that the models describe.
+schema: $(VENV)/.dev
+	folder=$$(mktemp -d) && export CDR_SYNC_DATABASE_URL=sqlite:///$$folder/check.sqlite3 \
+		&& $(BIN)/alembic upgrade head && $(BIN)/alembic check \
+		&& $(BIN)/alembic downgrade base && $(BIN)/alembic upgrade head && rm -r $$folder
+
+# An installed wheel must bring its migrations along, and work from any folder.
+wheel: $(VENV)/.dev
+	folder=$$(mktemp -d) && $(BIN)/pip wheel -q --no-deps --wheel-dir $$folder . \
+		&& $(PYTHON) -m venv $$folder/venv && $$folder/venv/bin/pip install -q $$folder/*.whl \
+		&& cd $$folder && CDR_SYNC_DATABASE_URL=sqlite:///$$folder/wheel.sqlite3 venv/bin/cdr-sync db upgrade \
+		&& CDR_SYNC_DATABASE_URL=sqlite:///$$folder/wheel.sqlite3 venv/bin/cdr-sync db check && rm -r $$folder
+
+benchmark: $(VENV)/.dev
+	$(BIN)/python benchmarks/job.py
+
+clean:
+	rm -rf .venv .venv-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install -q --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,postgresql,mysql]'
+	touch $@ $(VENV)/.runtime

@@ -1,0 +1,774 @@
+"""The queue: who gets which request, and what a worker that lost its claim can still do (nothing)."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import event, text
+
+from etl.cdr.outcomes import WaitingRules
+from etl.db.connection import open_engine, reading
+from etl.db.request_queue import (
+    Settlement,
+    claim_requests,
+    enqueue_requests,
+    hold_claims,
+    reap_expired,
+    settle_claims,
+)
+from etl.db.tables import BACKFILL, LIVE, call_legs, cdr_requests, cdr_responses
+from etl.errors import ServerError
+from etl.sync.asking import Asked
+from etl.sync.settling import Verdict, settle
+
+LEASE = timedelta(minutes=5)
+MINUTE = timedelta(minutes=1)
+RULES = WaitingRules(
+    max_attempts=8,
+    retry_delay=timedelta(seconds=30),
+    settle=timedelta(0),
+    empty_for=timedelta(hours=72),
+    empty_delay=timedelta(minutes=1),
+)
+
+
+def claim_in(connection, *, most=100, account="default", batch=None, worker="somebody", run_id=1):
+    return claim_requests(
+        connection, account, most=most, lease=LEASE, worker=worker, run_id=run_id, batch=batch
+    )
+
+
+@pytest.fixture
+def claim(engine):
+    """Claims in a transaction of its own."""
+
+    def claim_now(**wanted):
+        with engine.begin() as connection:
+            return claim_in(connection, **wanted)
+
+    return claim_now
+
+
+@pytest.fixture
+def reap(engine):
+    def reap_now(max_attempts=8):
+        with engine.begin() as connection:
+            return reap_expired(connection, max_attempts=max_attempts)
+
+    return reap_now
+
+
+def settle_in(connection, *verdicts):
+    return settle(
+        connection, verdicts, run_id=1, rules=RULES, chance=lambda: 1.0, secrets={"default": "s3cret-word"}
+    )
+
+
+@pytest.fixture
+def settled(engine):
+    def settle_now(*verdicts):
+        with engine.begin() as connection:
+            return settle_in(connection, *verdicts)
+
+    return settle_now
+
+
+def names(claims):
+    return [request.request_id for request in claims]
+
+
+def failed(request):
+    return Verdict(Asked(request, calls=1, status=500, error=ServerError("it is down", http_status=500)))
+
+
+def answered_without_legs(request):
+    return Verdict(Asked(request, calls=1, status=200, body=b'{"code": 200, "cdr": []}', count=0))
+
+
+def released(request):
+    return Verdict(Asked(request), is_released=True)
+
+
+EVERY_WAY = [failed, answered_without_legs, released]
+
+
+# --- Who is claimed, and when ------------------------------------------------------------------------
+
+
+def test_live_requests_come_before_backfilled_ones_and_then_the_one_that_waits_longest(database, claim):
+    database.enqueue("backfill", "late", "early", "early too")
+    now = database.now()
+    database.change("backfill", lane=BACKFILL, run_after=now - 60 * MINUTE)
+    database.change("late", run_after=now - MINUTE)
+    database.change("early", "early too", run_after=now - 2 * MINUTE)
+
+    order = [name for _ in range(4) for name in names(claim(most=1))]
+
+    assert order == ["early", "early too", "late", "backfill"]
+
+
+def test_one_claim_goes_through_the_lanes_in_the_same_order(database, claim):
+    database.enqueue(*(f"live {number}" for number in range(3)), *(f"old {number}" for number in range(3)))
+    database.change("old 0", "old 1", "old 2", lane=BACKFILL, run_after=database.now() - 60 * MINUTE)
+
+    claimed = names(claim(most=5))
+
+    assert sorted(claimed[:3]) == ["live 0", "live 1", "live 2"]
+    assert sorted(claimed[3:]) == ["old 0", "old 1"]
+
+
+def test_a_claim_lists_the_request_first_that_waits_longest(database, claim):
+    database.enqueue("late", "early")
+    database.change("early", run_after=database.now() - MINUTE)
+
+    assert names(claim()) == ["early", "late"]
+
+
+def test_what_is_not_due_yet_is_left(database, claim):
+    database.enqueue("now")
+    database.enqueue("in an hour", delay=timedelta(hours=1))
+
+    assert names(claim()) == ["now"]
+
+
+def test_what_falls_due_is_claimed(database, claim):
+    database.enqueue("soon", delay=timedelta(milliseconds=20))
+    threading.Event().wait(0.05)
+
+    assert names(claim()) == ["soon"]
+
+
+@pytest.mark.parametrize("state", ["done", "empty", "dead", "cancelled"])
+def test_what_is_finished_is_left(database, claim, state):
+    database.enqueue("one")
+    database.change("one", state=state, finished_at=database.now())
+
+    assert claim() == []
+
+
+def test_a_claim_takes_no_more_than_it_was_asked_for(database, claim):
+    database.enqueue(*(f"{number}" for number in range(10)))
+
+    sizes = [len(claim(most=4)) for _ in range(4)]
+
+    assert sizes == [4, 4, 2, 0]
+
+
+def test_a_claim_keeps_to_its_account(database, claim):
+    database.enqueue("one", account="sales")
+    database.enqueue("one", account="support")
+
+    claimed = claim(account="support")
+
+    assert [(request.account, request.request_id) for request in claimed] == [("support", "one")]
+    assert database.request("one", account="sales")["state"] == "pending"
+
+
+def test_a_claim_keeps_to_its_batch(database, claim):
+    database.enqueue("march 1", "march 2", batch="march")
+    database.enqueue("april 1", batch="april")
+    database.enqueue("no batch")
+
+    assert sorted(names(claim(batch="march"))) == ["march 1", "march 2"]
+
+
+def test_a_claim_is_written_down_with_its_lease_its_attempt_and_its_worker(database, claim):
+    database.enqueue("one")
+    (request,) = claim(worker="host, process 7, run 3", run_id=3)
+
+    row = database.request("one")
+
+    assert row["state"] == "running"
+    assert row["lease_token"] == request.token
+    assert re.fullmatch("[0-9a-f]{32}", request.token)
+    assert (row["attempts"], request.attempts) == (1, 1)
+    assert (row["worker"], row["run_id"]) == ("host, process 7, run 3", 3)
+    assert row["lease_until"] - row["updated_at"] == LEASE
+    assert (request.id, request.fetches, request.enqueued_at) == (row["id"], 0, row["enqueued_at"])
+
+
+def test_every_claim_has_a_token_of_its_own(database, claim, settled):
+    database.enqueue("one")
+    (first,) = claim()
+    settled(released(first))
+    (second,) = claim()
+
+    assert first.token != second.token
+
+
+# --- Two at once -------------------------------------------------------------------------------------
+
+
+def test_many_connections_never_claim_the_same_request(database, database_url, guard):
+    database.enqueue(*(f"{number}" for number in range(2_000)))
+    all_ready = threading.Barrier(4)
+
+    def work(_):
+        engine = open_engine(database_url)
+        claimed = []
+        all_ready.wait(10)
+        while True:
+            with engine.begin() as connection:
+                some = claim_in(connection, most=11)
+            if not some:
+                engine.dispose()
+                return names(claimed)
+            claimed += some
+
+    with ThreadPoolExecutor(4) as threads:
+        shares = guard(lambda: list(threads.map(work, range(4))))
+    everything = [name for share in shares for name in share]
+
+    assert len(everything) == 2_000
+    assert len(set(everything)) == 2_000
+    assert all(row["attempts"] == 1 for row in database.rows(cdr_requests))
+
+
+def claim_by_two_transactions(engine):
+    """What a claim must not be: a look, and then, in a transaction of its own, an update by ID."""
+    with reading(engine) as connection:
+        found = connection.execute(
+            text("SELECT id, request_id FROM cdr_requests WHERE state = 'pending' ORDER BY id LIMIT 2")
+        ).all()
+    yield
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE cdr_requests SET attempts = attempts + 1 WHERE id IN (:first, :second)"),
+            {"first": found[0].id, "second": found[1].id},
+        )
+    yield [row.request_id for row in found]
+
+
+def test_a_claim_that_is_not_committed_yet_is_no_longer_to_be_had(database, database_url, guard):
+    database.enqueue("one", "two", "three")
+    other_engine = open_engine(database_url)
+    theirs = []
+
+    def claim_too():
+        with other_engine.begin() as connection:
+            theirs.extend(names(claim_in(connection, most=2)))
+
+    with database.engine.begin() as connection:
+        ours = names(claim_in(connection, most=2))
+        other = threading.Thread(target=claim_too)
+        other.start()
+        other.join(0.2)  # SQLite makes it wait for our commit, others pass over what we hold
+    guard(other.join)
+    other_engine.dispose()
+
+    assert sorted(ours) == ["one", "two"]
+    assert theirs == ["three"]
+
+
+def test_negative_control_a_look_and_then_an_update_claim_the_same_request_twice(database):
+    database.enqueue("one", "two", "three")
+    first, second = claim_by_two_transactions(database.engine), claim_by_two_transactions(database.engine)
+    next(first)
+    next(second)
+    ours, theirs = next(first), next(second)
+
+    assert ours == theirs
+    assert database.request("one")["attempts"] == 2
+
+
+# --- Enqueueing --------------------------------------------------------------------------------------
+
+ALIKE = (
+    "8DI2mXpy2K7q",
+    "8di2mxpy2k7q",
+    "8DI2MXPY2K7Q",
+    "8DI2mXpy2K7q ",
+    " 8DI2mXpy2K7q",
+    "8DI2mXpy2K7q\t",
+    "caf\u00e9",
+    "cafe\u0301",
+    "cafe",
+    "CAF\u00c9",
+    "stra\u00dfe",
+    "strasse",
+    "\u0130d",
+    "id",
+    "\uff41",  # a wide a
+    "a",
+    "\U0001f4de",
+    "\U0001f4df",
+    "007",
+    "7",
+    "7.0",
+    "1e3",
+    "'; DROP TABLE cdr_requests; --",
+    "%",
+    "_",
+)
+
+
+def test_ids_that_differ_in_case_blanks_or_characters_are_different_requests(database, claim, settled):
+    new = database.enqueue(*ALIKE)
+    again = database.enqueue(*ALIKE)
+    claimed = claim()
+    settled(answered_without_legs(claimed[0]))
+
+    assert (new, again) == (len(ALIKE), 0)
+    assert sorted(names(claimed)) == sorted(ALIKE)
+    assert [row["request_id"] for row in database.rows(cdr_requests, state="pending")] == [
+        claimed[0].request_id
+    ]
+    assert [row["request_id"] for row in database.rows(cdr_responses)] == [claimed[0].request_id]
+
+
+def test_accounts_that_differ_in_case_are_different_accounts(database, claim):
+    database.enqueue("one", account="Sales")
+    database.enqueue("one", account="sales")
+
+    assert [request.account for request in claim(account="sales")] == ["sales"]
+
+
+def test_enqueueing_counts_the_new_ones_and_leaves_the_known_ones_as_they_are(database):
+    database.enqueue("known", "known too", batch="first")
+    database.change("known", state="dead", finished_at=database.now(), attempts=8)
+    before = database.rows(cdr_requests)
+
+    new = database.enqueue("known", "new", "known too", "new", batch="second", delay=timedelta(hours=1))
+
+    assert new == 1
+    assert database.rows(cdr_requests)[:2] == before
+    assert database.request("new")["batch"] == "second"
+
+
+def test_the_order_of_arrival_is_the_order_of_the_list(database):
+    listed = [f"{number * 7919 % 1000}" for number in range(1000)]
+
+    database.enqueue(*listed)
+
+    assert [row["request_id"] for row in database.rows(cdr_requests)] == listed
+
+
+def test_enqueueing_nothing_is_no_error(database):
+    assert database.enqueue() == 0
+
+
+ENQUEUE = """
+import json, sys
+from datetime import timedelta
+from etl.db.connection import open_engine
+from etl.db.request_queue import enqueue_requests
+
+engine = open_engine(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+new = 0
+for first in range(0, 500, 25):
+    with engine.begin() as connection:
+        ids = [f"{number}" for number in range(first, first + 25)]
+        new += enqueue_requests(connection, ids, account="default", batch=None, delay=timedelta(0))
+print(new)
+"""
+
+
+def test_the_same_ids_enqueued_by_two_processes_at_once_are_there_once(database, database_url):
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", ENQUEUE, database_url],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(2)
+        ]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        new = [int(process.communicate(timeout=30)[0]) for process in processes]
+
+    assert sum(new) == 500
+    assert len(database.rows(cdr_requests)) == 500
+
+
+# --- Leases that ran out -----------------------------------------------------------------------------
+
+
+def expire(database, *request_ids):
+    database.change(*request_ids, lease_until=database.now() - MINUTE)
+
+
+def test_a_request_whose_lease_ran_out_is_due_again_and_the_reclaim_is_counted(database, claim, reap):
+    database.enqueue("one")
+    claim()
+    expire(database, "one")
+
+    became_dead = reap()
+    row = database.request("one")
+
+    assert became_dead == 0
+    assert (row["state"], row["attempts"], row["reclaims"]) == ("pending", 1, 1)
+    assert (row["lease_token"], row["lease_until"], row["finished_at"]) == (None, None, None)
+    assert row["last_error_kind"] == "lease_expired"
+    assert names(claim()) == ["one"]
+
+
+def test_a_request_that_kills_its_worker_every_time_ends_as_dead(database, claim, reap):
+    database.enqueue("one")
+    dead = []
+    for _ in range(3):
+        claim()
+        expire(database, "one")
+        dead.append(reap(max_attempts=3))
+    row = database.request("one")
+
+    assert dead == [0, 0, 1]
+    assert (row["state"], row["attempts"], row["reclaims"]) == ("dead", 3, 3)
+    assert row["last_error_kind"] == "lease_expired"
+    assert row["finished_at"] is not None
+    assert claim() == []
+
+
+def test_a_lease_that_has_not_run_out_is_left(database, claim, reap):
+    database.enqueue("running out", "still good")
+    claim()
+    expire(database, "running out")
+    before = database.request("still good")
+
+    reap(max_attempts=1)
+
+    assert database.request("still good") == before
+    assert database.request("running out")["state"] == "dead"
+
+
+@pytest.mark.parametrize("state", ["pending", "done", "empty", "dead", "cancelled"])
+def test_taking_back_touches_nothing_that_is_not_running(database, reap, state):
+    database.enqueue("one")
+    database.change("one", state=state, finished_at=None if state == "pending" else database.now())
+    before = database.request("one")
+
+    reap(max_attempts=1)
+
+    assert database.request("one") == before
+
+
+# --- The fence ---------------------------------------------------------------------------------------
+
+
+def taken_over(database, claim, reap):
+    """A request whose first claim ran out and which somebody else has claimed since."""
+    database.enqueue("one")
+    (zombie,) = claim(worker="the frozen one")
+    expire(database, "one")
+    reap()
+    (new_owner,) = claim(worker="the new one")
+    return zombie, new_owner
+
+
+@pytest.mark.parametrize("way", EVERY_WAY)
+def test_a_zombie_changes_nothing_of_a_request_that_somebody_else_has_now(
+    database, claim, reap, settled, way
+):
+    zombie, new_owner = taken_over(database, claim, reap)
+    before = database.request("one")
+
+    counts = settled(way(zombie))
+    after = database.request("one")
+    counts_of_the_owner = settled(failed(new_owner))
+
+    assert counts == {"lost_leases": 1}
+    assert after == before
+    assert database.rows(call_legs) == []
+    assert database.rows(cdr_responses) == []
+    assert counts_of_the_owner == {"retried": 1}
+
+
+@pytest.mark.parametrize("way", EVERY_WAY)
+def test_a_zombie_changes_nothing_of_a_request_that_somebody_else_has_settled(
+    database, claim, reap, settled, way
+):
+    zombie, new_owner = taken_over(database, claim, reap)
+    settled(answered_without_legs(new_owner))
+    before = database.request("one"), database.rows(cdr_responses)
+
+    counts = settled(way(zombie))
+
+    assert counts == {"lost_leases": 1}
+    assert (database.request("one"), database.rows(cdr_responses)) == before
+
+
+@pytest.mark.parametrize("way", EVERY_WAY)
+def test_a_zombie_changes_nothing_of_a_request_that_was_taken_back(database, claim, reap, settled, way):
+    database.enqueue("one")
+    (zombie,) = claim()
+    expire(database, "one")
+    reap()
+    before = database.request("one")
+
+    counts = settled(way(zombie))
+
+    assert counts == {"lost_leases": 1}
+    assert database.request("one") == before
+
+
+def test_a_zombie_whose_lease_ran_out_but_whom_nobody_missed_settles_as_ever(database, claim, settled):
+    database.enqueue("one")
+    (request,) = claim()
+    expire(database, "one")
+
+    assert settled(failed(request)) == {"retried": 1}
+
+
+def test_a_zombie_in_a_batch_takes_nothing_from_its_neighbours(database, claim, reap, settled):
+    zombie, _ = taken_over(database, claim, reap)
+    database.enqueue("two", "three")
+    two, three = claim()
+
+    counts = settled(failed(two), answered_without_legs(zombie), answered_without_legs(three))
+
+    assert counts == {"retried": 1, "lost_leases": 1, "put_off": 1}
+    assert database.request("two")["last_error_kind"] == "server_error"
+    assert database.request("three")["fetches"] == 1
+    assert database.request("one")["state"] == "running"
+
+
+@pytest.mark.parametrize("first", ["the zombie's answer", "the new owner's answer"])
+def test_of_two_answers_in_one_batch_only_that_of_the_present_claim_counts(
+    database, claim, reap, settled, first
+):
+    """A run that was frozen past its leases takes its own requests back, and then has both answers."""
+    zombie, new_owner = taken_over(database, claim, reap)
+    verdicts = [failed(zombie), answered_without_legs(new_owner)]
+
+    counts = settled(*(verdicts if first == "the zombie's answer" else verdicts[::-1]))
+    row = database.request("one")
+
+    assert counts == {"lost_leases": 1, "put_off": 1}
+    assert (row["fetches"], row["done_token"]) == (1, new_owner.token)
+
+
+def test_negative_control_without_the_token_the_zombie_would_have_written(database, claim, reap):
+    zombie, _ = taken_over(database, claim, reap)
+    unfenced = text("UPDATE cdr_requests SET leg_count = 2 WHERE id = :id AND state = 'running'")
+    fenced = text(f"{unfenced} AND lease_token = :token")
+
+    with database.engine.begin() as connection:
+        hit = connection.execute(unfenced, {"id": zombie.id}).rowcount
+        hit_through_the_fence = connection.execute(
+            fenced, {"id": zombie.id, "token": zombie.token}
+        ).rowcount
+        held = hold_claims(connection, [zombie])
+
+    assert hit == 1
+    assert hit_through_the_fence == 0
+    assert (held.ours, held.settled_before) == (set(), set())
+
+
+def test_even_without_a_look_before_it_the_settling_statement_is_fenced(database, claim, reap):
+    zombie, _ = taken_over(database, claim, reap)
+    before = database.request("one")
+
+    with database.engine.begin() as connection:
+        settle_claims(connection, [Settlement(zombie.id, zombie.token, "done")])
+
+    assert database.request("one") == before
+
+
+def test_what_the_zombie_settles_before_the_reaper_comes_stays_settled(database, database_url, claim, guard):
+    """Both at one instant: the zombie is in its transaction when the reaper sets out."""
+    database.enqueue("one")
+    (zombie,) = claim()
+    expire(database, "one")
+    other_engine = open_engine(database_url)
+
+    def reap_too():
+        with other_engine.begin() as connection:
+            reap_expired(connection, max_attempts=8)
+
+    with database.engine.begin() as connection:
+        counts = settle_in(connection, answered_without_legs(zombie))
+        reaper = threading.Thread(target=reap_too)
+        reaper.start()
+        reaper.join(0.1)
+    guard(reaper.join)
+    other_engine.dispose()
+    row = database.request("one")
+
+    assert counts == {"put_off": 1}
+    assert (row["reclaims"], row["fetches"], row["attempts"]) == (0, 1, 0)
+    assert row["done_token"] == zombie.token
+
+
+def test_what_the_reaper_takes_before_the_zombie_comes_stays_taken(database, database_url, claim, guard):
+    """Both at one instant: the reaper is in its transaction when the zombie sets out to settle."""
+    database.enqueue("one")
+    (zombie,) = claim()
+    expire(database, "one")
+    other_engine = open_engine(database_url)
+    counts = Counter()
+
+    def settle_too():
+        with other_engine.begin() as connection:
+            counts.update(settle_in(connection, answered_without_legs(zombie)))
+
+    with database.engine.begin() as connection:
+        reap_expired(connection, max_attempts=8)
+        late = threading.Thread(target=settle_too)
+        late.start()
+        late.join(0.1)
+    guard(late.join)
+    other_engine.dispose()
+    row = database.request("one")
+
+    assert counts == {"lost_leases": 1}
+    assert (row["reclaims"], row["fetches"]) == (1, 0)
+    assert row["last_error_kind"] == "lease_expired"
+
+
+# --- "Was that me?" ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", EVERY_WAY)
+def test_settling_the_same_claim_again_loses_no_lease_and_changes_nothing(database, claim, settled, way):
+    """As after a COMMIT that succeeded, and whose reply was lost on its way."""
+    database.enqueue("one")
+    (request,) = claim()
+    settled(way(request))
+    before = database.request("one"), database.rows(cdr_responses)
+
+    counts = settled(way(request))
+
+    assert counts == {}
+    assert (database.request("one"), database.rows(cdr_responses)) == before
+
+
+def test_what_was_settled_before_and_claimed_by_others_since_is_no_lost_lease(database, claim, settled):
+    database.enqueue("one")
+    (request,) = claim()
+    settled(released(request))
+    claim()
+    before = database.request("one")
+
+    counts = settled(released(request))
+
+    assert counts == {}
+    assert database.request("one") == before
+
+
+# --- Giving back -------------------------------------------------------------------------------------
+
+
+def test_a_release_gives_the_attempt_back_and_keeps_the_place_in_the_queue(database, claim, settled):
+    database.enqueue("one")
+    before = database.request("one")
+    (request,) = claim()
+
+    counts = settled(released(request))
+    row = database.request("one")
+
+    assert counts == {"released": 1}
+    assert (row["state"], row["attempts"], row["run_after"]) == ("pending", 0, before["run_after"])
+    assert (row["lease_token"], row["lease_until"], row["finished_at"]) == (None, None, None)
+
+
+def test_a_release_keeps_the_word_of_the_last_failure(database, claim, settled):
+    database.enqueue("one")
+    (request,) = claim()
+    settled(failed(request))
+    database.change("one", run_after=database.now())
+    (again,) = claim()
+
+    settled(released(again))
+    row = database.request("one")
+
+    assert (row["attempts"], row["last_error_kind"], row["last_http_status"]) == (1, "server_error", 500)
+
+
+def test_claims_and_releases_without_end_use_no_attempt(database, claim, settled):
+    database.enqueue("one")
+    for _ in range(30):
+        (request,) = claim()
+        settled(released(request))
+
+    assert database.request("one")["attempts"] == 0
+
+
+# --- Whose clock -------------------------------------------------------------------------------------
+
+INSTANT = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def test_the_queue_sends_durations_to_the_database_and_never_an_instant(engine):
+    sent = []
+
+    def note(_connection, _cursor, statement, parameters, _context, _many):
+        sent.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    with engine.begin() as connection:
+        enqueue_requests(connection, ["one", "two"], account="default", batch=None, delay=timedelta(0))
+        reap_expired(connection, max_attempts=8)
+        one, two = claim_in(connection)
+        settle_in(connection, failed(one), answered_without_legs(two))
+    event.remove(engine, "before_cursor_execute", note)
+
+    assert len(sent) >= 5
+    for statement, parameters in sent:
+        flat = parameters.values() if isinstance(parameters, dict) else parameters
+        assert not any(isinstance(value, datetime) for value in flat), statement
+        assert not INSTANT.search(json.dumps(list(flat), default=str)), statement
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/Los_Angeles", "Pacific/Kiritimati"])
+def test_the_time_zone_of_the_process_makes_no_difference(database, claim, settled, monkeypatch, zone):
+    before = database.now()
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        database.enqueue("one", "two")
+        one, two = claim()
+        settled(failed(one))
+        rows = database.rows(cdr_requests)
+        late = names(claim())
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    for row in rows:
+        assert before <= row["enqueued_at"] <= row["updated_at"] <= before + MINUTE
+    assert before + LEASE <= rows[two.id - 1]["lease_until"] <= before + LEASE + MINUTE
+    assert before <= rows[one.id - 1]["run_after"] <= before + 2 * MINUTE
+    assert late == []
+
+
+def test_every_instant_in_a_sqlite_file_is_text_of_one_format(system):
+    if system.engine.dialect.name != "sqlite":
+        pytest.skip("other databases have a type for instants")
+    system.enqueue("answered-1", "none-1", "error_500-1", "shrinking-1")
+    system.enqueue("deferred-1", delay=timedelta(seconds=90.5))
+    system.sync(most=4)
+    with reading(system.engine) as connection:
+        found = {}
+        for table in ("cdr_requests", "call_legs", "cdr_responses", "sync_runs", "api_accounts"):
+            columns = connection.execute(text(f"SELECT name, type FROM pragma_table_info('{table}')"))
+            instants = [name for name, kind in columns if kind == "DATETIME"]
+            assert instants
+            for name in instants:
+                values = connection.scalars(text(f"SELECT {name} FROM {table} WHERE {name} IS NOT NULL"))
+                found.update({f"{table}.{name} = {value!r}": value for value in values})
+
+    assert len(found) > 10
+    for place, value in found.items():
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}", value), place
+
+
+def test_both_lanes_have_their_numbers():
+    assert (LIVE, BACKFILL) == (0, 1)

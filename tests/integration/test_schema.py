@@ -1,0 +1,488 @@
+"""The schema: what the migrations build is what the models say, and the database refuses what must not be."""
+
+from __future__ import annotations
+
+import ast
+import sqlite3
+import threading
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event, exc, inspect
+
+from etl.db.connection import (
+    open_engine,
+    reading,
+    require_current_schema,
+    schema_revision,
+    sqlite_path,
+)
+from etl.db.indexes import metadata
+from etl.db.request_queue import claim_requests, reap_expired
+from etl.db.schema import check, downgrade, migrations_folder, newest_revision, upgrade
+from etl.db.tables import (
+    SCHEMA_REVISION,
+    STATES,
+    api_accounts,
+    call_legs,
+    cdr_requests,
+    cdr_responses,
+    sync_runs,
+)
+from etl.errors import FailedCheckError, SchemaError
+
+AN_INSTANT = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
+TABLES = tuple(metadata.sorted_tables)
+
+
+@pytest.fixture
+def only_sqlite(engine):
+    if engine.dialect.name != "sqlite":
+        pytest.skip("speaks SQLite's dialect")
+
+
+def request_in(state):
+    is_running, is_pending = state == "running", state == "pending"
+    return {
+        "request_id": f"{state} request",
+        "state": state,
+        "lease_token": "0" * 32 if is_running else None,
+        "lease_until": AN_INSTANT if is_running else None,
+        "finished_at": None if is_running or is_pending else AN_INSTANT,
+        "last_error": "Grüße, 日本",
+    }
+
+
+def fill(engine):
+    """Put rows into every table, and requests into every state."""
+    leg = {
+        "account": "default",
+        "request_id": "done request",
+        "leg": "b",
+        "to_number": "9100000000",
+        "call_time": AN_INSTANT,
+        "from_number": "4471000000",
+        "rate": Decimal("0.39"),
+        "balance": Decimal("1135.14"),
+        "extra": {"hop": 1},
+        "revision": 1,
+    }
+    run = {"command": "sync", "host": "here", "pid": 1, "version": "1"}
+    with engine.begin() as connection:
+        connection.execute(cdr_requests.insert(), [request_in(state) for state in STATES])
+        connection.execute(call_legs.insert(), [{**leg, "occurrence": 1}, {**leg, "occurrence": 2}])
+        answer = {"request_id": "done request", "body": "{}", "sha256": "0" * 64}
+        connection.execute(cdr_responses.insert().values(account="default", revision=1, **answer))
+        connection.execute(sync_runs.insert().values(**run))
+        connection.execute(api_accounts.insert().values(account="default", canary_request_id="done request"))
+
+
+def test_the_schema_goes_down_to_nothing_and_up_again_under_rows_in_every_state(engine):
+    fill(engine)
+
+    downgrade(engine, "base")
+    with engine.connect() as connection:
+        left = inspect(connection)
+        tables, views = left.get_table_names(), left.get_view_names()
+    upgrade(engine)
+    fill(engine)
+
+    assert tables == ["alembic_version"]
+    assert views == []
+    check(engine)
+
+
+def test_rows_in_every_state_outlive_the_newer_migrations_both_ways(database):
+    fill(database.engine)
+    before = {table.name: database.rows(table) for table in TABLES}
+
+    downgrade(database.engine, "0001")
+    under_0001 = {table.name: database.rows(table) for table in TABLES}
+    upgrade(database.engine)
+    after = {table.name: database.rows(table) for table in TABLES}
+
+    assert [row["state"] for row in before["cdr_requests"]] == list(STATES)
+    assert under_0001 == before
+    assert after == before
+
+
+def test_upgrading_twice_changes_nothing(database):
+    fill(database.engine)
+    before = database.rows(cdr_requests)
+
+    upgrade(database.engine)
+
+    assert database.rows(cdr_requests) == before
+
+
+def test_the_migrations_build_what_the_models_say(engine):
+    check(engine)
+
+
+def test_a_schema_that_drifted_from_the_models_is_told(engine):
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE cdr_requests ADD COLUMN surprise INTEGER"))
+
+    with pytest.raises(FailedCheckError, match="surprise"):
+        check(engine)
+
+
+def test_a_missing_index_is_told(engine):
+    with engine.begin() as connection:
+        next(iter(index for index in cdr_requests.indexes if index.name == "ix_cdr_requests_due")).drop(
+            connection
+        )
+
+    with pytest.raises(FailedCheckError, match="ix_cdr_requests_due"):
+        check(engine)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_the_models_alone_would_build_the_same_table(engine, unmigrated_engine, table):
+    metadata.create_all(unmigrated_engine)
+
+    from_migrations, from_models = looked_at(engine, table), looked_at(unmigrated_engine, table)
+
+    assert from_migrations == from_models
+
+
+def looked_at(engine, table):
+    """Everything that the database itself tells of a table."""
+    with engine.connect() as connection:
+        seen = inspect(connection)
+        return {
+            "columns": [{**each, "type": str(each["type"])} for each in seen.get_columns(table.name)],
+            "key": seen.get_pk_constraint(table.name),
+            "unique": by_name(seen.get_unique_constraints(table.name)),
+            "checks": by_name(seen.get_check_constraints(table.name)),
+            "indexes": [
+                {**each, "dialect_options": {k: str(v) for k, v in each["dialect_options"].items()}}
+                for each in by_name(seen.get_indexes(table.name))
+            ],
+        }
+
+
+def by_name(things):
+    return sorted(things, key=lambda thing: thing["name"])
+
+
+def test_the_revision_that_the_code_asks_for_is_the_newest_migration(engine):
+    with reading(engine) as connection:
+        found = schema_revision(connection)
+
+    assert newest_revision() == SCHEMA_REVISION
+    assert found == SCHEMA_REVISION
+
+
+def test_the_current_schema_is_worked_on(engine):
+    with reading(engine) as connection:
+        require_current_schema(connection)
+
+
+def test_a_database_without_tables_is_refused_with_the_remedy(unmigrated_engine):
+    with (
+        reading(unmigrated_engine) as connection,
+        pytest.raises(SchemaError, match="cdr-sync db upgrade"),
+    ):
+        require_current_schema(connection)
+
+
+@pytest.mark.parametrize(
+    ("found", "remedy"), [("0001", "cdr-sync db upgrade"), ("9999", "upgrade cdr-sync")]
+)
+def test_a_schema_that_is_behind_or_ahead_is_refused_with_the_remedy(engine, found, remedy):
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = :found"), {"found": found})
+
+    with reading(engine) as connection, pytest.raises(SchemaError, match=remedy):
+        require_current_schema(connection)
+
+
+def test_every_table_and_column_carries_a_comment_which_the_migrations_give_it_too(unmigrated_engine):
+    built = {}
+
+    def note(table, _connection, **_):
+        built[table.name] = (table.comment, {column.name: column.comment for column in table.columns})
+
+    event.listen(sa.Table, "after_create", note)
+    try:
+        upgrade(unmigrated_engine)
+    finally:
+        event.remove(sa.Table, "after_create", note)
+    said = {table.name: (table.comment, {c.name: c.comment for c in table.columns}) for table in TABLES}
+
+    assert {name: built[name] for name in said} == said
+    assert all(comment for comment, _ in said.values())
+    assert all(comment for _, columns in said.values() for comment in columns.values())
+
+
+def test_the_comments_reach_every_database_that_has_comments(engine):
+    if not engine.dialect.supports_comments:
+        pytest.skip(f"{engine.dialect.name} has no comments")
+    with engine.connect() as connection:
+        seen = inspect(connection)
+        found = {t.name: {c["name"]: c["comment"] for c in seen.get_columns(t.name)} for t in TABLES}
+
+    assert found == {table.name: {c.name: c.comment for c in table.columns} for table in TABLES}
+
+
+NAMES = {
+    "cdr_requests": {
+        "uq_cdr_requests_account_request_id",
+        "ck_cdr_requests_state_is_known",
+        "ck_cdr_requests_lane_is_known",
+        "ck_cdr_requests_running_means_leased",
+        "ck_cdr_requests_finished_means_dated",
+        "ck_cdr_requests_counts_are_natural",
+        "ix_cdr_requests_due",
+        "ix_cdr_requests_leased",
+    },
+    "call_legs": {
+        "ck_call_legs_occurrence_counts_from_one",
+        "ck_call_legs_revision_counts_from_one",
+    },
+    "cdr_responses": set(),
+    "sync_runs": {"ck_sync_runs_outcome_is_known"},
+    "api_accounts": set(),
+}
+
+
+@pytest.mark.parametrize("table", NAMES)
+def test_every_constraint_and_index_has_a_name_that_a_later_migration_can_rely_on(engine, table):
+    with engine.connect() as connection:
+        seen = inspect(connection)
+        found = {
+            *(each["name"] for each in seen.get_unique_constraints(table)),
+            *(each["name"] for each in seen.get_check_constraints(table)),
+            *(each["name"] for each in seen.get_indexes(table) if not each["unique"]),
+        }
+
+    assert found == NAMES[table]
+
+
+LEASED = {"lease_token": "0" * 32, "lease_until": AN_INSTANT}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "values"),
+    [
+        ("state_is_known", {"state": "waiting"}),
+        ("state_is_known", {"state": "Pending"}),
+        ("state_is_known", {"state": ""}),
+        ("lane_is_known", {"lane": 2}),
+        ("lane_is_known", {"lane": -1}),
+        ("running_means_leased", {"state": "running"}),
+        ("running_means_leased", {"state": "running", "lease_token": "0" * 32}),
+        ("running_means_leased", {"state": "running", "lease_until": AN_INSTANT}),
+        ("running_means_leased", {"lease_token": "0" * 32}),
+        ("running_means_leased", {"lease_until": AN_INSTANT}),
+        ("running_means_leased", {"state": "done", "finished_at": AN_INSTANT, **LEASED}),
+        ("finished_means_dated", {"state": "done"}),
+        ("finished_means_dated", {"state": "empty"}),
+        ("finished_means_dated", {"state": "dead"}),
+        ("finished_means_dated", {"state": "cancelled"}),
+        ("finished_means_dated", {"finished_at": AN_INSTANT}),
+        ("finished_means_dated", {"state": "running", "finished_at": AN_INSTANT, **LEASED}),
+        ("counts_are_natural", {"attempts": -1}),
+        ("counts_are_natural", {"fetches": -1}),
+        ("counts_are_natural", {"reclaims": -1}),
+        ("counts_are_natural", {"leg_count": -1}),
+    ],
+)
+def test_the_database_refuses_a_request_that_contradicts_itself(database, constraint, values):
+    database.enqueue("one")
+    before = database.request("one")
+
+    with pytest.raises(exc.IntegrityError, match=f"ck_cdr_requests_{constraint}"):
+        database.change("one", **values)
+
+    assert database.request("one") == before
+
+
+@pytest.mark.parametrize(
+    ("table", "constraint", "values"),
+    [
+        (call_legs, "occurrence_counts_from_one", {"occurrence": 0}),
+        (call_legs, "revision_counts_from_one", {"revision": 0}),
+        (sync_runs, "outcome_is_known", {"outcome": "great"}),
+    ],
+)
+def test_the_database_refuses_a_row_that_contradicts_itself(engine, table, constraint, values):
+    fill(engine)
+
+    with (
+        pytest.raises(exc.IntegrityError, match=f"ck_{table.name}_{constraint}"),
+        engine.begin() as connection,
+    ):
+        connection.execute(table.update().values(values))
+
+
+def test_the_database_refuses_the_same_request_twice_in_one_account_and_takes_it_in_another(database):
+    database.enqueue("one", account="sales")
+    database.enqueue("one", account="support")
+
+    with pytest.raises(exc.IntegrityError), database.engine.begin() as connection:
+        connection.execute(cdr_requests.insert().values(account="sales", request_id="one"))
+
+    assert len(database.rows(cdr_requests, request_id="one")) == 2
+
+
+@pytest.mark.usefixtures("only_sqlite")
+def test_a_bare_insert_by_any_client_is_picked_up_by_the_next_run(system, database_url):
+    client = sqlite3.connect(sqlite_path(database_url))
+    with client:
+        client.execute("INSERT INTO cdr_requests (request_id) VALUES ('answered-1')")
+    client.close()
+
+    summary = system.sync()
+
+    assert summary.exit_code == 0
+    assert system.request("answered-1")["state"] == "done"
+    assert system.request("answered-1")["account"] == "default"
+    assert len(system.rows(call_legs, request_id="answered-1")) == 2
+
+
+@pytest.mark.parametrize(
+    "path", sorted(migrations_folder().glob("versions/*.py")), ids=lambda path: path.stem
+)
+def test_a_migration_imports_nothing_of_the_application(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.partition(".")[0] for name in node.names}
+        if isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "etl").partition(".")[0] if not node.level else "etl")
+
+    assert imported <= {"__future__", "sqlalchemy", "alembic"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(migrations_folder().glob("versions/*.py")), ids=lambda path: path.stem
+)
+def test_a_migration_begins_with_a_verb_and_says_why(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+
+    assert docstring
+    assert docstring.partition("\n")[0].endswith(".")
+    assert "\nWhy: " in docstring
+
+
+def test_two_migrators_at_once_both_succeed(fresh_database, guard):
+    url = fresh_database(is_migrated=False)
+    engines = [open_engine(url) for _ in range(4)]
+    both_ready = threading.Barrier(len(engines))
+    problems = []
+
+    def migrate(engine):
+        both_ready.wait()
+        try:
+            upgrade(engine)
+        except Exception as error:  # noqa: BLE001 (told by the assert)
+            problems.append(error)
+
+    threads = [threading.Thread(target=migrate, args=(engine,)) for engine in engines]
+    for thread in threads:
+        thread.start()
+    guard(lambda: [thread.join() for thread in threads])
+    for engine in engines[1:]:
+        engine.dispose()
+
+    assert problems == []
+    check(engines[0])
+    engines[0].dispose()
+
+
+def test_a_migrator_waits_for_another_that_is_in_its_transaction(fresh_database, guard):
+    url = fresh_database(is_migrated=False)
+    first, second = open_engine(url), open_engine(url)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def hold():
+        with first.begin() as connection:
+            connection.execute(sa.text("CREATE TABLE somebody_is_migrating (id INTEGER)"))
+            has_begun.set()
+            may_end.wait(0.5)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    has_begun.wait(5)
+    guard(lambda: upgrade(second))
+    holder.join(5)
+
+    with second.begin() as connection:
+        connection.execute(sa.text("DROP TABLE somebody_is_migrating"))
+    check(second)
+    for engine in (first, second):
+        engine.dispose()
+
+
+def plan_of(engine, work, verb):
+    """What SQLite means to do for the first statement with this verb that `work` executes."""
+    said = []
+
+    def note(_connection, _cursor, statement, parameters, _context, _many):
+        said.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    with engine.begin() as connection:
+        work(connection)
+    event.remove(engine, "before_cursor_execute", note)
+    plans = []
+    with reading(engine) as connection:
+        for statement, parameters in said:
+            if statement.strip().startswith(verb):
+                rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+                plans.append("\n".join(row[-1] for row in rows))
+    return plans
+
+
+def claim(batch):
+    def work(connection):
+        claim_requests(
+            connection,
+            "default",
+            most=100,
+            lease=timedelta(minutes=5),
+            worker="",
+            run_id=1,
+            batch=batch,
+        )
+
+    return work
+
+
+@pytest.fixture(params=["unknown statistics", "known statistics"])
+def crowded_engine(request, database):
+    """A queue most of which is done, with and without SQLite's knowledge of that."""
+    database.enqueue(*(f"done {number}" for number in range(2_000)))
+    database.change(state="done", finished_at=AN_INSTANT)
+    database.enqueue(*(f"deferred {number}" for number in range(500)), delay=timedelta(days=1))
+    database.enqueue(*(f"due {number}" for number in range(20)))
+    if request.param == "known statistics":
+        with database.engine.begin() as connection:
+            connection.execute(sa.text("ANALYZE"))
+    return database.engine
+
+
+@pytest.mark.usefixtures("only_sqlite")
+@pytest.mark.parametrize("batch", [None, "march"])
+def test_a_claim_looks_up_what_is_due_in_the_order_of_its_index(crowded_engine, batch):
+    plans = plan_of(crowded_engine, claim(batch), "UPDATE")
+
+    assert len(plans) == 2  # a lane each
+    for plan in plans:
+        assert "INDEX ix_cdr_requests_due (state=? AND account=? AND lane=? AND run_after<?)" in plan
+        assert "SCAN cdr_requests" not in plan
+        assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.usefixtures("only_sqlite")
+def test_taking_back_looks_up_the_leases_that_ran_out(crowded_engine):
+    plans = plan_of(crowded_engine, lambda connection: reap_expired(connection, max_attempts=8), "UPDATE")
+
+    assert len(plans) == 2  # those that become dead, and those that are due again
+    for plan in plans:
+        assert "INDEX ix_cdr_requests_leased (state=? AND lease_until<?)" in plan
+        assert "SCAN cdr_requests" not in plan
