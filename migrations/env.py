@@ -8,13 +8,18 @@ from sqlalchemy.types import TypeEngine
 
 from etl.db.connection import open_engine
 from etl.db.indexes import metadata
-from etl.db.types import ExactText, Instant, Money
+from etl.db.types import ExactText, Instant, LongText, Money
 from etl.settings import load_settings
 
 
 def render_item(kind: str, item: object, _context: object) -> str | bool:
     """Write our column types into new migrations as plain ones: a migration imports nothing of `etl`."""
-    plain = {Instant: "INSTANT", Money: "sa.Numeric(38, 18)", ExactText: "exact_text(…)"}
+    plain = {
+        LongText: "sa.Text()",
+        Instant: "INSTANT",
+        Money: "sa.Numeric(38, 18)",
+        ExactText: "exact_text(…)",
+    }
     if kind == "type" and isinstance(item, TypeEngine):
         return next((text for ours, text in plain.items() if isinstance(item, ours)), False)
     return False

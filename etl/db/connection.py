@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,31 @@ _DRIVERS = {
     "mariadb": ("mariadb+pymysql", "mysql"),
 }
 _CONFLICTS = ("database is locked", "database table is locked")
+# A database that does not answer must end a command, and not hang it.
+_POSTGRESQL_ARGUMENTS = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,  # milliseconds until sent data must be acknowledged
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "options": "-c statement_timeout=60s -c lock_timeout=30s -c idle_in_transaction_session_timeout=60s",
+    "application_name": "cdr-sync",
+}
+_MYSQL_ARGUMENTS = {
+    "connect_timeout": 10,
+    "read_timeout": 60,
+    "write_timeout": 60,
+    "charset": "utf8mb4",
+    # A value that does not fit is refused, and never cut in silence.
+    "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO",
+    "init_command": "SET SESSION innodb_lock_wait_timeout = 30, time_zone = '+00:00'",
+}
+_OLDEST_SERVERS = {
+    "SQLite": (3, 35),
+    "PostgreSQL": (13,),
+    "MariaDB": (10, 6),
+    "MySQL": (8, 0, 19),
+}
 _REMEDY = "run `cdr-sync db upgrade`"
 
 
@@ -65,8 +90,14 @@ def open_engine(url_text: str) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+    is_postgresql = url.get_backend_name() == "postgresql"
     try:
-        return create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+        return create_engine(
+            url,
+            isolation_level="READ COMMITTED",  # repeatable read deadlocks claims on MySQL
+            pool_pre_ping=True,
+            connect_args=_POSTGRESQL_ARGUMENTS if is_postgresql else _MYSQL_ARGUMENTS,
+        )
     except exc.NoSuchModuleError as error:
         raise SettingsError(f"database_url: {error}") from error
     except ModuleNotFoundError as error:
@@ -96,12 +127,34 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def require_supported_server(connection: Connection) -> None:
+    """Refuse a server that is too old for the statements of the queue.
+
+    Raises:
+        DatabaseUnavailableError: it is; the message names its version and the one needed.
+    """
+    dialect = connection.dialect
+    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}.get(dialect.name)
+    if name is None:
+        name = "MariaDB" if getattr(dialect, "is_mariadb", False) else "MySQL"
+    found, oldest = dialect.server_version_info or (), _OLDEST_SERVERS[name]
+    if found and tuple(found) < oldest:
+        raise DatabaseUnavailableError(
+            f"The server is {name} {_dotted(found)}; cdr-sync needs {_dotted(oldest)} or later"
+        )
+
+
+def _dotted(version: Iterable[object]) -> str:
+    return ".".join(str(part) for part in version)
+
+
 def require_current_schema(connection: Connection) -> None:
     """Refuse to work on a schema that is not the one this version needs.
 
     Raises:
         SchemaError: it is behind, ahead, or not there at all.
     """
+    require_supported_server(connection)
     found = schema_revision(connection)
     if found is None:
         raise SchemaError(f"The database has no tables of cdr-sync yet: {_REMEDY}")

@@ -276,7 +276,9 @@ def database_now(connection: Connection) -> datetime:
 
 _ENQUEUE = """
 INSERT INTO cdr_requests (account, request_id, batch, run_after)
-SELECT v.account, v.request_id, v.batch, {due} FROM {rows} WHERE 1 = 1
+SELECT v.account, v.request_id, v.batch, {due} FROM {rows}
+LEFT JOIN cdr_requests AS known ON known.account = v.account AND known.request_id = v.request_id
+WHERE known.id IS NULL
 """
 
 
@@ -284,19 +286,19 @@ def enqueue_requests(
     connection: Connection, request_ids: Sequence[str], *, account: str, batch: str | None, delay: timedelta
 ) -> int:
     """Add request IDs to the queue, leaving those that are known as they are; returns how many were new."""
-    rows = [(account, request_id, batch, delay.total_seconds()) for request_id in request_ids]
+    rows = [(account, request_id, batch, delay.total_seconds()) for request_id in dict.fromkeys(request_ids)]
     results = _enqueue_statement(connection.dialect.name).execute(connection, rows)
-    # Rows that came back are counted where there are any: what rowcount means after a conflict differs.
-    return sum(len(result.all()) if result.returns_rows else result.rowcount for result in results)
+    return sum(result.rowcount for result in results)
 
 
 @cache
 def _enqueue_statement(dialect: str) -> RowsStatement:
     insert = _ENQUEUE.format(due=later_sql(dialect, "v.delay"), rows="{rows}")
+    # Somebody else may enqueue the same ID at this instant: that it is there then is all that is wanted.
     insert += (
         "ON DUPLICATE KEY UPDATE id = cdr_requests.id"
         if dialect in ("mysql", "mariadb")
-        else "ON CONFLICT (account, request_id) DO NOTHING RETURNING id"
+        else "ON CONFLICT (account, request_id) DO NOTHING"
     )
     columns = {"account": "exact", "request_id": "exact", "batch": "text", "delay": "seconds"}
     return RowsStatement(dialect, insert, columns)

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine
 
-from etl.db.connection import schema_revision, sqlite_path
+from etl.db.connection import require_supported_server, schema_revision, sqlite_path
 from etl.db.indexes import metadata
 from etl.db.tables import SCHEMA_REVISION
 from etl.errors import FailedCheckError, UsageError
@@ -55,6 +55,7 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 def _run(engine: Engine, direction: str, revision: str) -> None:
     with engine.begin() as connection:
+        require_supported_server(connection)
         config = _config(connection)
         try:
             {"upgrade": command.upgrade, "downgrade": command.downgrade}[direction](config, revision)

@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-from etl.db.types import ExactText, Instant, Money, db_now
+from etl.db.types import ExactText, Instant, LongText, Money, db_now
 
 # The newest migration. Read here, so that an idle run need not import Alembic; a test holds it true.
 SCHEMA_REVISION = "0002"
@@ -245,7 +245,7 @@ cdr_responses = Table(
     Column("http_status", Integer, comment="HTTP status"),
     Column(
         "body",
-        Text().with_variant(Text(2**24 - 1), "mysql", "mariadb"),
+        LongText,
         nullable=False,
         comment="The body as received, valid or malformed",
     ),

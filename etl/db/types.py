@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Numeric, String
+from sqlalchemy import DateTime, Dialect, Numeric, String, Text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -100,6 +100,15 @@ class ExactText(TypeDecorator[str]):
         if dialect.name == "postgresql":
             return dialect.type_descriptor(String(self.length, collation="C"))
         return dialect.type_descriptor(String(self.length))
+
+
+class LongText(Text):
+    """Text of any length that an answer can have; plain TEXT ends at 64 kB on MySQL."""
+
+
+@compiles(LongText, "mysql", "mariadb")
+def _long_text_mysql(element: LongText, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
+    return "MEDIUMTEXT"
 
 
 class db_now(FunctionElement[datetime]):  # noqa: N801 (it reads as the SQL function that it is)

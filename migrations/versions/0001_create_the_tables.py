@@ -18,7 +18,7 @@ branch_labels = None
 depends_on = None
 
 INSTANT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
-BODY = sa.Text().with_variant(sa.Text(2**24 - 1), "mysql", "mariadb")
+BODY = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
