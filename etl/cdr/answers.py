@@ -114,7 +114,7 @@ def _code_of(content: Mapping[str, object]) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
         if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-            return int(value.strip()[:9])
+            return int(value.strip()[-18:])
     return None
 
 

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from etl.errors import MalformedError, NotReadyError, RefusedError, RequestError, UnauthorizedError
+from etl.errors import (
+    CallConnectionError,
+    CallTimeoutError,
+    MalformedError,
+    NotReadyError,
+    RefusedError,
+    RequestError,
+    UnauthorizedError,
+)
 
 FAILURES_IN_A_ROW = 5
 REFUSALS_IN_A_ROW = 3
@@ -54,9 +62,15 @@ def judge_row(
         return Judgement.ASK_CANARY if asks else Judgement.UNDECIDED
     if is_suspect and (latest_refusals >= REFUSALS_IN_A_ROW or isinstance(row[-1], UnauthorizedError)):
         return Judgement.REFUSED
+    if latest_refusals == len(row) and had_answer:
+        return Judgement.OWN if is_tail or len(row) >= FAILURES_IN_A_ROW else Judgement.UNDECIDED
     if is_probe or len(row) >= FAILURES_IN_A_ROW:
         return Judgement.REFUSED if latest_refusals == len(row) else Judgement.API_DOWN
-    return Judgement.OWN if is_tail else Judgement.UNDECIDED
+    if not is_tail:
+        return Judgement.UNDECIDED
+    # Nobody was there to answer, now or ever before: no request can be blamed for that.
+    is_silence = all(isinstance(error, CallConnectionError | CallTimeoutError) for error in row)
+    return Judgement.API_DOWN if is_silence and not had_answer else Judgement.OWN
 
 
 def judge_canary(error: RequestError | None) -> Judgement:

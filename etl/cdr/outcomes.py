@@ -87,8 +87,8 @@ def decide_answer(
     """Decide what a valid answer means for its request.
 
     Final is an answer with legs, whose `count` agrees with them and whose youngest leg ended `settle` or
-    more ago. Where `count` disagrees, it is final once a second answer brings the same legs. After
-    `empty_for` since enqueueing nothing is waited for any more.
+    more ago. Where `count` disagrees, it is final once a second answer brings the same legs. An answer
+    without legs is final `empty_for` after enqueueing.
 
     Args:
         request: the request in hand.
@@ -100,15 +100,19 @@ def decide_answer(
         chance: a random number from 0 to 1, so that requests enqueued together spread out.
     """
     waited_until = request.enqueued_at + rules.empty_for
-    growing = min(_growing(rules.empty_delay, request.fetches, chance), waited_until - now)
+    is_late = now >= waited_until
+    growing = _growing(rules.empty_delay, request.fetches, chance)
     if not legs:
-        return Empty() if now >= waited_until else PutOff(growing, "no legs yet")
-    if now >= waited_until:
-        return Done()
-    settled_at = max(leg.end for leg in legs) + rules.settle
-    if now < settled_at:
-        return PutOff(min(settled_at - now, waited_until - now, LONGEST_DELAY), "legs may still change")
-    is_confirmed = request.fetches > 0 and changes.is_same
+        return Empty() if is_late else PutOff(min(growing, waited_until - now), "no legs yet")
+    end = max(leg.end for leg in legs)
+    if now < end + rules.settle:
+        delay = end + rules.settle - now
+        if end - now <= LONGEST_DELAY:
+            return PutOff(delay, "legs may still change")
+        # No call ends that far in the future: the time is wrong, and is not waited for for ever.
+        if not is_late:
+            return PutOff(min(delay, waited_until - now), "the time of a leg is in the future")
+    is_confirmed = request.fetches > 0 and (changes.is_same or is_late)
     if count is not None and count != len(legs) and not is_confirmed:
         return PutOff(growing, f"count says {count}, and there are {len(legs)} legs")
     return Done()
@@ -136,7 +140,5 @@ def decide_failure(
 
 def _growing(first: timedelta, times: int, chance: float) -> timedelta:
     """A delay that doubles up to 6 h, of which chance takes off up to a half."""
-    doubled = (
-        min(LONGEST_DELAY, first * 2 ** min(max(times, 0), 40)) if first < LONGEST_DELAY else LONGEST_DELAY
-    )
-    return doubled * (0.5 + 0.5 * chance)
+    doubled = first.total_seconds() * 2.0 ** min(max(times, 0), 60)
+    return timedelta(seconds=min(LONGEST_DELAY.total_seconds(), doubled)) * (0.5 + 0.5 * chance)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal
 
 from etl.cdr.answers import Answer, describe
 from etl.cdr.numbers import read_number
@@ -45,6 +45,8 @@ def parse_legs(answer: Answer, *, region: str) -> tuple[Leg, ...]:
             legs.append(_parse_leg(sent, region))
         except _FieldError as error:
             raise MalformedError(f"`cdr[{position}].{error.field}` {error.problem}") from None
+        except RecursionError:
+            raise MalformedError(f"`cdr[{position}]` has a field that is nested too deep") from None
     return tuple(legs)
 
 
@@ -81,7 +83,7 @@ def _leg_letter(sent: Mapping[str, object]) -> str:
     value = _text(sent, "leg", LEG_LENGTH)
     if not value:
         raise _FieldError("leg", "is missing: without it a leg cannot be told from another")
-    return value.lower()
+    return _storable(value.lower(), "leg", LEG_LENGTH)  # some letters are longer in lower case
 
 
 def _word(sent: Mapping[str, object], field: str) -> str | None:
@@ -136,7 +138,7 @@ def _decimal(sent: Mapping[str, object], field: str) -> Decimal | None:
         text = value.strip()
         try:
             number = _EXACT.create_decimal(Decimal(text)) if text.isascii() and "_" not in text else None
-        except InvalidOperation:
+        except ArithmeticError:  # no number, or one that no context can hold
             number = None
     elif isinstance(value, int | Decimal) and not isinstance(value, bool):
         number = Decimal(value)

@@ -25,11 +25,14 @@ def upgrade(app: App, revision: str) -> None:
     click.echo(f"The schema of {shown_url(app.settings.database_url)} is up to date.", err=True)
 
 
-@command.command()
+@command.command(context_settings={"ignore_unknown_options": True})  # -1 is a revision
 @click.argument("revision")
 @pass_app
 def downgrade(app: App, revision: str) -> None:
-    """Take the schema back to REVISION. What the newer one stored besides is lost."""
+    """Take the schema back to REVISION, such as 0001, base, or -1 for one step.
+
+    What the newer schema stored besides is lost.
+    """
     from etl.db import schema  # noqa: PLC0415
 
     schema.downgrade(app.engine_as_it_is(), revision)

@@ -86,7 +86,7 @@ class Desk:
             return [Verdict(asked)]
         if error is None or shows_life(error):
             if error is None and asked.legs:
-                self.latest_good = asked.request.request_id
+                self.latest_good = self.canary = asked.request.request_id
             self.had_answer = True
             return [*self._settle_row(), Verdict(asked)]
         if isinstance(error, RateLimitedError) and error.retry_after is not None:

@@ -299,7 +299,6 @@ class Job:
         """Let all machines know what this run learned about its accounts."""
         for name, desk in self._desks.items():
             if desk.latest_good is not None:
-                desk.canary = desk.latest_good
                 self._canaries_noted_at = self._monotonic()
                 accounts.remember_canary(connection, name, desk.latest_good)
             if desk.is_probe and desk.had_answer:

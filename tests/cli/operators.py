@@ -142,7 +142,7 @@ def finish(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> Fini
 def true_legs(simulator: Simulator, request_ids: Sequence[str]) -> list[tuple]:
     """The legs that a job must end with, in the form of `Operator.stored_legs`."""
     return sorted(
-        (request_id, leg["leg"], str(leg["from"]), str(leg["to"]), int(leg["duration"]))
+        (request_id, leg["leg"], str(leg["from"]).strip(), str(leg["to"]).strip(), int(leg["duration"]))
         for request_id in request_ids
         for leg in simulator.legs_of(request_id)
     )

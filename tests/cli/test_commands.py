@@ -58,7 +58,12 @@ def adds_up(document):
     return document["claimed"] == sum(document[name] for name in OUTCOMES)
 
 
-# What there is.
+def everything_in(operator):
+    tables = ("cdr_requests", "call_legs", "cdr_responses", "sync_runs", "api_accounts")
+    return {table: operator.rows(f"SELECT * FROM {table}") for table in tables}  # noqa: S608 (our own words)
+
+
+# What there is
 
 
 def test_the_groups_and_commands_of_the_contract_that_are_built_are_registered():
@@ -69,8 +74,14 @@ def test_the_groups_and_commands_of_the_contract_that_are_built_are_registered()
 
 
 def test_no_module_with_a_command_is_forgotten():
-    modules = (importlib.import_module(f"etl.cli.{found.name}") for found in pkgutil.iter_modules(etl.cli.__path__))
-    commands = {module.command.name for module in modules if isinstance(getattr(module, "command", None), click.Command)}
+    modules = (
+        importlib.import_module(f"etl.cli.{found.name}") for found in pkgutil.iter_modules(etl.cli.__path__)
+    )
+    commands = {
+        module.command.name
+        for module in modules
+        if isinstance(getattr(module, "command", None), click.Command)
+    }
 
     assert commands == set(cli.list_commands(click.Context(cli)))
 
@@ -261,7 +272,9 @@ def test_enqueue_makes_the_database_and_counts(new_operator):
 
     assert (result.exit_code, result.stderr) == (0, "")
     assert re.findall(r"\d+", result.stdout) == ["2", "0", "0"]
-    assert new_operator.rows("SELECT account, request_id, state, lane, batch FROM cdr_requests ORDER BY id") == [
+    assert new_operator.rows(
+        "SELECT account, request_id, state, lane, batch FROM cdr_requests ORDER BY id"
+    ) == [
         ("default", "one", "pending", 0, None),
         ("default", "two", "pending", 0, None),
     ]
@@ -288,7 +301,11 @@ def test_enqueue_reads_every_format_from_a_file_and_from_a_pipe(operator, name, 
         result = operator.type("enqueue", "--from-file", "-", stdin=content)
 
     assert (result.exit_code, result.stderr) == (0, "")
-    assert operator.rows("SELECT request_id FROM cdr_requests ORDER BY id") == [("one",), ("two",), ("three",)]
+    assert operator.rows("SELECT request_id FROM cdr_requests ORDER BY id") == [
+        ("one",),
+        ("two",),
+        ("three",),
+    ]
     assert result.stdout.startswith("3 new")
 
 
@@ -297,7 +314,10 @@ def test_enqueue_reads_every_format_from_a_file_and_from_a_pipe(operator, name, 
     [
         ("good\nwith space\n" + "x" * 256 + "\ngood2\n", [2, 3]),
         ("\n\nrequest_id,n\ngood,1\n,2\nwith space,3\ngood2,4\n", [5, 6]),
-        ('{"request_id": "good"}\n{"request_id": 5}\n\nnot json\n{}\n[]\n{"request_id": "good2"}', [2, 4, 5, 6]),
+        (
+            '{"request_id": "good"}\n{"request_id": 5}\n\nnot json\n{}\n[]\n{"request_id": "good2"}',
+            [2, 4, 5, 6],
+        ),
     ],
     ids=["plain", "csv", "json"],
 )
@@ -443,9 +463,9 @@ def test_a_run_with_nothing_to_do_is_zero_everywhere(operator):
 def test_a_dry_run_counts_and_changes_nothing(operator, simulator):
     operator.type("enqueue", "answered-1", "answered-2")
     operator.type("enqueue", "answered-3", "--delay", "1h")
-    before = [operator.rows(f"SELECT * FROM {table}") for table in ("cdr_requests", "sync_runs", "api_accounts")]
+    before = everything_in(operator)
     text, document = operator.type("sync", "--dry-run"), operator.type("sync", "--dry-run", "--json")
-    after = [operator.rows(f"SELECT * FROM {table}") for table in ("cdr_requests", "sync_runs", "api_accounts")]
+    after = everything_in(operator)
 
     assert (text.exit_code, document.exit_code) == (0, 0)
     assert text.stdout.startswith("2 requests due")
@@ -606,15 +626,17 @@ REFUSED = b'{"code": 404, "msg": "Invalid app id or secret"}'
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "code"),
-    [(REFUSED, DOWN, 77), (REFUSED, MALFORMED, 77), (DOWN, MALFORMED, 69), (MALFORMED, GOOD, 65)],
+    ("bodies", "code"),
+    [((REFUSED, DOWN), 77), ((REFUSED, MALFORMED), 77), ((DOWN, MALFORMED), 69), ((MALFORMED, GOOD), 65)],
     ids=["refused and down", "refused and dead", "down and dead", "dead and good"],
 )
 @pytest.mark.parametrize("turned", [False, True])
-def test_of_several_troubles_the_gravest_is_the_exit_code(operator, answering, first, second, code, turned):
-    bodies = {1: second, 2: first} if turned else {1: first, 2: second}
+def test_of_several_troubles_the_gravest_is_the_exit_code(operator, answering, bodies, code, turned):
+    by_app_id = dict(enumerate(reversed(bodies) if turned else bodies, start=1))
     write_accounts(operator, "north", "south")
-    operator.environment["CDR_SYNC_API_URL"] = answering(lambda asked: (200, bodies[json.loads(asked)["appid"]]))
+    operator.environment["CDR_SYNC_API_URL"] = answering(
+        lambda asked: (200, by_app_id[json.loads(asked)["appid"]])
+    )
     ids = [f"id{number}" for number in range(8)]
     for name in ("north", "south"):
         operator.type("enqueue", *ids, "--account", name)
@@ -633,7 +655,9 @@ def test_one_accounts_trouble_never_stops_the_others(operator, answering):
         operator.type("enqueue", *ids, "--account", name)
     operator.type("sync")
 
-    assert operator.rows("SELECT account, SUM(fetches), SUM(attempts) FROM cdr_requests GROUP BY account") == [
+    assert operator.rows(
+        "SELECT account, SUM(fetches), SUM(attempts) FROM cdr_requests GROUP BY account"
+    ) == [
         ("north", 0, 0),
         ("south", 8, 0),
     ]
@@ -655,7 +679,14 @@ def test_an_account_without_credentials_is_78_and_named(operator):
 
 @pytest.mark.parametrize(
     "options",
-    [("--limit", "0"), ("--limit", "few"), ("--workers", "0"), ("--time-limit", "soon"), ("--no-such",), ("more",)],
+    [
+        ("--limit", "0"),
+        ("--limit", "few"),
+        ("--workers", "0"),
+        ("--time-limit", "soon"),
+        ("--no-such",),
+        ("more",),
+    ],
     ids=" ".join,
 )
 def test_wrong_usage_of_sync_is_2_and_changes_nothing(operator, options):
@@ -872,7 +903,10 @@ def test_runs_lists_the_latest_first_and_shows_one(operator):
     latest = json.loads(operator.type("runs", "--json", "--limit", 1).stdout)
     shown = json.loads(operator.type("runs", "show", 1, "--json").stdout)
 
-    assert [(run["id"], run["outcome"], run["claimed"]) for run in listed] == [(2, "ok", 0), (1, "dead_letters", 2)]
+    assert [(run["id"], run["outcome"], run["claimed"]) for run in listed] == [
+        (2, "ok", 0),
+        (1, "dead_letters", 2),
+    ]
     assert latest == listed[:1]
     assert shown == listed[1]
     assert adds_up(shown)
@@ -973,7 +1007,8 @@ def test_the_simulator_lists_its_scenarios_with_nothing_configured(new_operator)
 
 
 @pytest.mark.parametrize(
-    ("spec", "named"), [("no_such=0.1", "no_such"), ("none=2", "none"), ("none", "none"), ("none=0.9,late=0.9", "1.8")]
+    ("spec", "named"),
+    [("no_such=0.1", "no_such"), ("none=2", "none"), ("none", "none"), ("none=0.9,late=0.9", "1.8")],
 )
 def test_wrong_shares_of_scenarios_are_a_mistake(new_operator, spec, named):
     result = new_operator.type("simulator", "--faults", spec)
@@ -1048,7 +1083,9 @@ def test_a_schema_from_the_future_is_78_and_is_not_called_behind(operator):
     "url",
     ["oracle://me:hunter2@db/x", "mssql+pyodbc://me:hunter2@db/x", "me:hunter2@db/x", "sqlite:/me:hunter2"],
 )
-@pytest.mark.parametrize("words", [("status",), ("sync",), ("enqueue", "one"), ("db", "upgrade")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("status",), ("sync",), ("enqueue", "one"), ("db", "upgrade")], ids=" ".join
+)
 def test_a_database_that_is_not_supported_is_78_and_its_password_is_not_repeated(operator, url, words):
     result = operator.type("--database-url", url, *words)
 
@@ -1058,7 +1095,9 @@ def test_a_database_that_is_not_supported_is_78_and_its_password_is_not_repeated
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
-@pytest.mark.parametrize("words", [("status",), ("sync",), ("enqueue", "one"), ("db", "upgrade")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("status",), ("sync",), ("enqueue", "one"), ("db", "upgrade")], ids=" ".join
+)
 def test_a_database_server_that_nobody_listens_at_is_69(operator, scheme, words):
     url = f"{scheme}://me:hunter2@127.0.0.1:9/x"
     result = operator.type("--database-url", url, *words)
@@ -1106,7 +1145,9 @@ def test_a_configuration_that_is_wrong_is_told_all_at_once(operator, words):
     result = operator.type("--config", file, *words, CDR_SYNC_RETRY_DELAY="ten")
 
     assert result.exit_code == 78
-    assert all(word in result.stderr for word in ("workers", "no_such_setting", "default_region", "RETRY_DELAY"))
+    assert all(
+        word in result.stderr for word in ("workers", "no_such_setting", "default_region", "RETRY_DELAY")
+    )
     assert "Traceback" not in result.stderr
 
 
@@ -1127,7 +1168,9 @@ def test_an_option_beats_the_environment_which_beats_the_file(operator):
     urls = {name: f"sqlite:///{operator.home / name}.sqlite3" for name in ("option", "environment", "file")}
     file.write_text(f'database_url = "{urls["file"]}"\n')
     by_file = operator.type("--config", file, "db", "upgrade")
-    by_environment = operator.type("--config", file, "db", "upgrade", CDR_SYNC_DATABASE_URL=urls["environment"])
+    by_environment = operator.type(
+        "--config", file, "db", "upgrade", CDR_SYNC_DATABASE_URL=urls["environment"]
+    )
     by_option = operator.type(
         *("--config", file, "--database-url", urls["option"], "db", "upgrade"),
         CDR_SYNC_DATABASE_URL=urls["environment"],

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import String, event, select, text, type_coerce
 
 from etl.cdr.outcomes import WaitingRules
 from etl.db.connection import open_engine, reading
@@ -26,7 +26,8 @@ from etl.db.request_queue import (
     reap_expired,
     settle_claims,
 )
-from etl.db.tables import BACKFILL, LIVE, call_legs, cdr_requests, cdr_responses
+from etl.db.tables import BACKFILL, LIVE, call_legs, cdr_requests, cdr_responses, metadata
+from etl.db.types import Instant
 from etl.errors import ServerError
 from etl.sync.asking import Asked
 from etl.sync.settling import Verdict, settle
@@ -562,9 +563,7 @@ def test_negative_control_without_the_token_the_zombie_would_have_written(databa
 
     with database.engine.begin() as connection:
         hit = connection.execute(unfenced, {"id": zombie.id}).rowcount
-        hit_through_the_fence = connection.execute(
-            fenced, {"id": zombie.id, "token": zombie.token}
-        ).rowcount
+        hit_through_the_fence = connection.execute(fenced, {"id": zombie.id, "token": zombie.token}).rowcount
         held = hold_claims(connection, [zombie])
 
     assert hit == 1
@@ -755,15 +754,19 @@ def test_every_instant_in_a_sqlite_file_is_text_of_one_format(system):
     system.enqueue("answered-1", "none-1", "error_500-1", "shrinking-1")
     system.enqueue("deferred-1", delay=timedelta(seconds=90.5))
     system.sync(most=4)
-    with reading(system.engine) as connection:
-        found = {}
-        for table in ("cdr_requests", "call_legs", "cdr_responses", "sync_runs", "api_accounts"):
-            columns = connection.execute(text(f"SELECT name, type FROM pragma_table_info('{table}')"))
-            instants = [name for name, kind in columns if kind == "DATETIME"]
-            assert instants
-            for name in instants:
-                values = connection.scalars(text(f"SELECT {name} FROM {table} WHERE {name} IS NOT NULL"))
-                found.update({f"{table}.{name} = {value!r}": value for value in values})
+    found = {}
+    for table in metadata.sorted_tables:
+        instants = [column.name for column in table.columns if isinstance(column.type, Instant)]
+        stored = select(*(type_coerce(table.c[name], String) for name in instants))
+        with reading(system.engine) as connection:
+            for row in connection.execute(stored):
+                found.update(
+                    {
+                        f"{table.name}.{name} = {value}": value
+                        for name, value in zip(instants, row, strict=True)
+                        if value is not None
+                    }
+                )
 
     assert len(found) > 10
     for place, value in found.items():

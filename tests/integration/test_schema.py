@@ -189,9 +189,7 @@ def test_a_database_without_tables_is_refused_with_the_remedy(unmigrated_engine)
         require_current_schema(connection)
 
 
-@pytest.mark.parametrize(
-    ("found", "remedy"), [("0001", "cdr-sync db upgrade"), ("9999", "upgrade cdr-sync")]
-)
+@pytest.mark.parametrize(("found", "remedy"), [("0001", "cdr-sync db upgrade"), ("9999", "upgrade cdr-sync")])
 def test_a_schema_that_is_behind_or_ahead_is_refused_with_the_remedy(engine, found, remedy):
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = :found"), {"found": found})

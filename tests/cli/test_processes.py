@@ -1,0 +1,352 @@
+"""Real processes, killed, stopped and started at once, against a simulator that counts what it is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from operators import CONSOLE_SCRIPT, finish, true_legs, wait_until
+
+from etl import __version__
+from etl.simulator import make_request_id
+
+SLOW_TO_IMPORT = {"alembic", "pydantic", "structlog", "requests"}
+
+
+def enqueue(operator, count):
+    request_ids = [make_request_id(number) for number in range(count)]
+    result = operator.type("enqueue", "--from-file", "-", stdin="\n".join(request_ids))
+    assert result.exit_code == 0, result.output
+    return request_ids
+
+
+def asked_twice(simulator):
+    return {request_id for request_id, count in simulator.calls.items() if count > 1}
+
+
+def running(operator):
+    return {name for (name,) in operator.rows("SELECT request_id FROM cdr_requests WHERE state = 'running'")}
+
+
+def imported_by(process):
+    """Give the packages that a process imported, which ran with `-X importtime`."""
+    lines = (line for line in process.stderr.decode().splitlines() if line.startswith("import time:"))
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+# Quiet and quick
+
+
+def test_a_run_with_nothing_due_prints_nothing_off_a_terminal(operator):
+    operator.type("enqueue", "one", "--delay", "1h")
+    finished = operator.run("sync")
+
+    assert (finished.code, finished.stdout, finished.stderr) == (0, "", "")
+
+
+def test_the_package_can_be_run_as_a_module(operator):
+    process = subprocess.run(
+        [sys.executable, "-m", "etl", "--version"],
+        env=operator.whole_environment(),
+        cwd=operator.home,
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+
+    assert process.stdout.decode().strip().endswith(__version__)
+    assert process.stderr == b""
+
+
+def test_the_module_gives_the_same_exit_codes(operator):
+    command = [sys.executable, "-m", "etl", "sync", "--account", "nobody"]
+    process = subprocess.run(  # noqa: PLW1510 (the code is what is asked for)
+        command, env=operator.whole_environment(), cwd=operator.home, capture_output=True, timeout=30
+    )
+
+    assert process.returncode == 78
+    assert b"Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("words", [("--help",), ("sync", "--help"), ("sync",)], ids=" ".join)
+def test_help_and_an_idle_run_import_nothing_that_is_slow_to_import(operator, words):
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "etl", *words],
+        env=operator.whole_environment(),
+        cwd=operator.home,
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    imported = imported_by(process)
+
+    assert "etl" in imported
+    assert imported & SLOW_TO_IMPORT == set()
+
+
+def test_help_imports_no_database_library_either(operator):
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "etl", "--help"],
+        env=operator.whole_environment(),
+        cwd=operator.home,
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+
+    assert imported_by(process) & {"sqlalchemy", "rich", "msgspec", "asyncio"} == set()
+
+
+def test_a_reader_that_goes_away_early_is_no_reason_for_a_traceback(operator):
+    enqueue(operator, 500)
+    process = operator.start("requests", "list", "--limit", 500, "--json")
+    process.stdout.close()
+    process.stdout = None
+    _, stderr = process.communicate(timeout=30)
+
+    assert stderr == b""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("words", [("requests", "list"), ("requests", "show", "id€")], ids=["list", "show"])
+def test_a_terminal_that_cannot_show_a_character_still_shows_the_rest(operator, encoding, words):
+    operator.type("enqueue", "id€", "plain")
+    finished = operator.run(*words, PYTHONIOENCODING=encoding)
+
+    assert (finished.code, finished.stderr) == (0, "")
+    assert "pending" in finished.stdout
+
+
+def test_the_demo_off_a_terminal_is_plain_text_that_adds_up(new_operator):
+    finished = new_operator.run("demo")
+    requests, states = finished.stdout.split("\nRequests: ")[1].splitlines()[0].split(" = ")
+    claims, outcomes = finished.stdout.split("\nClaims: ")[1].splitlines()[0].split(" = ")
+
+    assert (finished.code, finished.stderr) == (0, "")
+    assert "\x1b" not in finished.stdout
+    assert int(requests) == sum(int(part.split()[0]) for part in states.split(" + ")) == 300
+    assert int(claims) == sum(int(part.split()[0]) for part in outcomes.split(" + "))
+
+
+def test_the_demo_stopped_early_says_130_and_leaves_no_traceback(new_operator):
+    process = new_operator.start("demo")
+    while b"3. sync" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    finished = finish(process)
+
+    assert finished.code == 130
+    assert "Traceback" not in finished.stderr
+
+
+# Killed, and stopped
+
+
+def test_a_run_that_is_killed_loses_nothing_and_doubles_nothing(operator, simulator):
+    simulator.latency = 0.01
+    request_ids = enqueue(operator, 2_000)
+    process = operator.start("sync")
+    wait_until(lambda: simulator.total_calls >= 700)
+    process.kill()
+    killed = finish(process)
+    in_hand = running(operator)
+    asked_before = simulator.total_calls
+    again = operator.run("sync")
+
+    assert killed.code == -signal.SIGKILL
+    assert 0 < asked_before < 2_000
+    assert 0 < len(in_hand) < 100
+    assert (again.code, again.all) == (0, "")
+    assert operator.states() == {"done": 2_000}
+    assert operator.stored_legs() == true_legs(simulator, request_ids)
+    assert asked_twice(simulator) <= in_hand
+    assert simulator.total_calls <= 2_000 + len(in_hand)
+    assert operator.rows("SELECT outcome FROM sync_runs ORDER BY id") == [("abandoned",), ("ok",)]
+
+
+def test_a_request_that_kills_its_worker_every_time_ends_as_dead(operator, simulator):
+    simulator.outage = "stall_headers"
+    operator.type("enqueue", "answered-1")
+    for kills in range(1, 4):
+        process = operator.start("sync", CDR_SYNC_MAX_ATTEMPTS="3")
+        wait_until(lambda kills=kills: simulator.total_calls >= kills)
+        process.kill()
+        finish(process)
+    last = operator.type("sync", CDR_SYNC_MAX_ATTEMPTS="3")
+
+    assert last.exit_code == 65
+    assert operator.rows("SELECT state, attempts, reclaims, last_error_kind FROM cdr_requests") == [
+        ("dead", 3, 3, "lease_expired")
+    ]
+    assert simulator.total_calls == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_lets_a_run_finish_what_is_on_its_way(operator, simulator, number, code):
+    simulator.latency = 0.05
+    request_ids = enqueue(operator, 200)
+    process = operator.start("sync", "--json")
+    wait_until(lambda: simulator.total_calls >= 50)
+    process.send_signal(number)
+    stopped = finish(process)
+    left = operator.states()
+    outcomes = operator.rows("SELECT outcome, lost_leases FROM sync_runs")
+    again = operator.type("sync")
+
+    assert stopped.code == code
+    assert stopped.stderr == ""
+    assert set(left) == {"done", "pending"}
+    assert outcomes == [("interrupted", 0)]
+    assert again.exit_code == 0
+    assert operator.stored_legs() == true_legs(simulator, request_ids)
+    assert asked_twice(simulator) == set()
+    assert operator.rows("SELECT DISTINCT attempts FROM cdr_requests") == [(1,)]
+
+
+def test_a_second_signal_leaves_at_once_and_gives_everything_back(operator, simulator):
+    simulator.outage = "stall_headers"
+    enqueue(operator, 50)
+    process = operator.start("sync")
+    wait_until(lambda: simulator.total_calls)
+    process.terminate()
+    time.sleep(0.4)  # noqa: TID251 (it must still be there after a while)
+    is_waiting = process.poll() is None
+    process.terminate()
+    begin = time.monotonic()
+    finished = finish(process)
+
+    assert is_waiting
+    assert time.monotonic() - begin < 3
+    assert finished.code == 143
+    assert "Traceback" not in finished.all
+    assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
+    assert operator.rows("SELECT outcome FROM sync_runs") == [("interrupted",)]
+
+
+def test_after_one_signal_a_silent_api_is_waited_for_only_so_long(operator, simulator):
+    simulator.outage = "stall_headers"
+    enqueue(operator, 50)
+    process = operator.start("sync", CDR_SYNC_REQUEST_TIMEOUT="1s")
+    wait_until(lambda: simulator.total_calls)
+    process.terminate()
+    begin = time.monotonic()
+    finished = finish(process)
+
+    assert time.monotonic() - begin < 5
+    assert finished.code == 143
+    assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
+
+
+def test_a_signal_ends_the_pause_before_another_try(operator, simulator):
+    simulator.outage = "error_500"
+    enqueue(operator, 50)
+    process = operator.start("sync", CDR_SYNC_TRIES="100")
+    wait_until(lambda: simulator.total_calls >= 5)
+    process.terminate()
+    begin = time.monotonic()
+    finished = finish(process)
+
+    assert time.monotonic() - begin < 3
+    assert finished.code == 143
+    assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
+
+
+# At once
+
+
+@pytest.mark.parametrize("how_many", [2, 4])
+def test_runs_at_once_ask_for_each_request_once(operator, simulator, how_many):
+    simulator.latency = 0.005
+    request_ids = enqueue(operator, 1_000)
+    processes = [operator.start("sync") for _ in range(how_many)]
+    finished = [finish(process) for process in processes]
+
+    assert [(one.code, one.all) for one in finished] == [(0, "")] * how_many
+    assert simulator.total_calls == 1_000
+    assert asked_twice(simulator) == set()
+    assert operator.states() == {"done": 1_000}
+    assert operator.stored_legs() == true_legs(simulator, request_ids)
+    assert operator.rows("SELECT SUM(claimed), SUM(done), SUM(lost_leases) FROM sync_runs") == [
+        (1_000, 1_000, 0)
+    ]
+    assert operator.rows("SELECT COUNT(*) FROM sync_runs WHERE outcome = 'ok'") == [(how_many,)]
+
+
+def test_the_first_commands_of_all_may_come_at_once(new_operator):
+    processes = [new_operator.start("enqueue", f"id{number}", "same") for number in range(3)]
+    finished = [finish(process) for process in processes]
+
+    assert [(one.code, one.stderr) for one in finished] == [(0, "")] * 3
+    assert new_operator.states() == {"pending": 4}
+
+
+def test_a_command_that_finds_the_first_one_still_at_the_migrations_waits_for_it(
+    new_operator, empty_database
+):
+    with contextlib.closing(sqlite3.connect(empty_database)) as connection:
+        schema = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")]
+        ((revision,),) = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    new_operator.database.parent.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(new_operator.database, isolation_level=None)) as migrator:
+        migrator.execute("PRAGMA journal_mode = WAL")
+        migrator.execute("BEGIN IMMEDIATE")
+        for statement in schema:
+            migrator.execute(statement)
+        migrator.execute("INSERT INTO alembic_version VALUES (?)", (revision,))
+        process = new_operator.start("enqueue", "one")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1.5)
+        migrator.execute("COMMIT")
+    finished = finish(process)
+
+    assert (finished.code, finished.stderr) == (0, "")
+    assert new_operator.states() == {"pending": 1}
+
+
+def test_ids_that_are_enqueued_during_a_run_are_worked_on_by_it_or_the_next(operator, simulator):
+    simulator.latency = 0.02
+    enqueue(operator, 150)
+    process = operator.start("sync")
+    wait_until(lambda: simulator.total_calls >= 20)
+    added = operator.type("enqueue", "answered-1", "answered-2")
+    finished = finish(process)
+    operator.type("sync")
+
+    assert (added.exit_code, finished.code) == (0, 0)
+    assert operator.states() == {"done": 152}
+    assert asked_twice(simulator) == set()
+
+
+def test_a_look_at_the_queue_never_waits_for_a_run(operator, simulator):
+    simulator.outage = "stall_headers"
+    operator.type("enqueue", "answered-1")
+    operator.start("sync")
+    wait_until(lambda: simulator.total_calls)
+    looks = [operator.type(*words) for words in (("status",), ("runs",), ("requests", "list"))]
+
+    assert [look.exit_code for look in looks] == [0, 0, 0]
+    assert "1 running" in looks[0].stdout
+
+
+def test_a_home_folder_that_is_read_only_is_told_in_a_line(new_operator):
+    folder = new_operator.home / "data"
+    folder.mkdir()
+    folder.chmod(0o500)
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write anywhere")
+    finished = new_operator.run("enqueue", "one")
+    folder.chmod(0o700)
+
+    assert finished.code in (69, 78)
+    assert len(finished.stderr.splitlines()) == 1
+    assert str(folder) in finished.stderr
+
+
+def test_the_console_script_is_what_is_tested():
+    assert os.access(CONSOLE_SCRIPT, os.X_OK)

@@ -1,0 +1,325 @@
+"""What somebody sees who sits at a terminal: a real one, of which nothing is pretended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import sys
+
+import pexpect
+import pytest
+from operators import CONSOLE_SCRIPT, PATIENCE, Operator, wait_until
+
+from etl.simulator import make_request_id
+
+WIDE, USUAL, NARROW = 120, 80, 40
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]")
+OUTCOMES = r"(\d[\d,]*) (?:done|empty|not final yet|to be retried|given back|dead|taken over by others)"
+
+
+class Terminal:
+    """A terminal on which one command runs."""
+
+    def __init__(self, operator, words, *, width, **environment):
+        shown = {**operator.whole_environment(**environment)}
+        del shown["COLUMNS"]
+        self.child = pexpect.spawn(
+            words[0],
+            list(words[1:]),
+            env=shown,
+            cwd=str(operator.home),
+            dimensions=(40, width),
+            encoding="utf-8",
+            timeout=PATIENCE,
+        )
+        self.raw = ""
+
+    def wait_for(self, words):
+        self.child.expect(words)
+        self.raw += self.child.before + self.child.after
+
+    def finish(self):
+        self.child.expect(pexpect.EOF)
+        self.raw += self.child.before
+        self.child.close()
+        return self
+
+    @property
+    def code(self):
+        return self.child.exitstatus if self.child.signalstatus is None else -self.child.signalstatus
+
+    @property
+    def text(self):
+        """All that was written, without the control codes; a bar that was painted over is there each time."""
+        return CONTROL.sub("", self.raw)
+
+    @property
+    def lines(self):
+        return [line.rstrip() for line in re.split(r"[\r\n]+", self.text)]
+
+
+@pytest.fixture
+def at_terminal(new_operator):
+    """Give a terminal of some width, on which an operator types a command."""
+    with contextlib.ExitStack() as open_terminals:
+
+        def sit_down(*words, width=WIDE, program=CONSOLE_SCRIPT, **environment):
+            terminal = Terminal(new_operator, (program, *words), width=width, **environment)
+            open_terminals.callback(terminal.child.close, force=True)
+            return terminal
+
+        yield sit_down
+
+
+def enqueue_some(operator, count=60):
+    request_ids = [*(make_request_id(number) for number in range(count)), "none-1", "in_progress-1"]
+    operator.type("enqueue", *request_ids)
+    return len(request_ids)
+
+
+def summary_of(text):
+    """Give the claims of a summary, and its outcomes."""
+    found = re.search(r"Run \d+: (\d[\d,]*) claims? = (.*)", text)
+    assert found, text[-500:]
+    return int(found[1].replace(",", "")), [int(n.replace(",", "")) for n in re.findall(OUTCOMES, found[2])]
+
+
+def test_a_run_shows_a_bar_and_a_summary_that_adds_up(operator, simulator, at_terminal):
+    simulator.latency = 0.05
+    count = enqueue_some(operator)
+    terminal = at_terminal("sync").finish()
+    shown = [int(settled) for settled in re.findall(rf"(\d+)/{count}", terminal.text)]
+    claims, outcomes = summary_of(terminal.text)
+
+    assert terminal.code == 0
+    assert "━" in terminal.text
+    assert shown == sorted(shown)
+    assert len(set(shown)) > 3
+    assert shown[-1] == count
+    assert claims == count == sum(outcomes)
+    assert len(outcomes) == 2
+    assert f"{simulator.total_calls} API calls" in terminal.text
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_run_with_nothing_due_shows_no_bar_and_says_so(at_terminal):
+    terminal = at_terminal("sync").finish()
+
+    assert terminal.code == 0
+    assert "nothing was due" in terminal.text
+    assert "0/0" not in terminal.text
+
+
+def test_the_bar_counts_only_what_the_run_can_do(operator, at_terminal):
+    operator.type("enqueue", "answered-1", "answered-2")
+    operator.type("enqueue", "answered-3", "--account", "nobody")
+    terminal = at_terminal("sync").finish()
+
+    assert "2/2" in terminal.text
+    assert "/3" not in terminal.text
+
+
+def test_json_goes_into_a_file_whole_while_the_bar_stays_on_the_terminal(operator, at_terminal):
+    count = enqueue_some(operator)
+    terminal = at_terminal("-c", f"{CONSOLE_SCRIPT} sync --json > document.json", program="/bin/sh").finish()
+    document = json.loads((operator.home / "document.json").read_text())
+
+    assert terminal.code == 0
+    assert document["claimed"] == count
+    assert f"{count}/{count}" in terminal.text
+    assert "claimed" not in terminal.text
+
+
+def test_with_only_the_log_elsewhere_the_summary_stays_and_the_bar_does_not(operator, at_terminal):
+    enqueue_some(operator)
+    terminal = at_terminal("-c", f"{CONSOLE_SCRIPT} sync 2> log", program="/bin/sh").finish()
+
+    assert terminal.code == 0
+    assert summary_of(terminal.text)[0] == 62
+    assert "━" not in terminal.text
+    assert (operator.home / "log").read_text() == ""
+
+
+def test_log_lines_are_sentences_on_a_terminal(operator, at_terminal):
+    operator.type("enqueue", "answered-1", "malformed_money-1")
+    terminal = at_terminal("sync").finish()
+    (line,) = [line for line in terminal.lines if "became dead" in line]
+
+    assert terminal.code == 65
+    assert "error" in line
+    assert "1 request became dead: see `cdr-sync requests list --state dead`." in line
+    assert "{" not in line
+    assert len(summary_of(terminal.text)[1]) == 2
+
+
+def test_log_lines_are_json_off_a_terminal(operator):
+    operator.type("enqueue", "answered-1", "malformed_money-1")
+    line = json.loads(operator.type("sync").stderr)
+
+    assert line["level"] == "error"
+    assert line["run"] == 1
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line["timestamp"])
+
+
+def test_the_log_format_can_be_chosen_against_the_place(operator, at_terminal):
+    operator.type("enqueue", "answered-1", "malformed_money-1")
+    off_terminal = operator.type("--log-format", "console", "sync")
+    operator.type("enqueue", "malformed_money-2")
+    terminal = at_terminal("--log-format", "json", "sync").finish()
+    (line,) = [line for line in terminal.lines if "became dead" in line]
+
+    assert "became dead" in off_terminal.stderr
+    assert "{" not in off_terminal.stderr
+    assert "\x1b" not in off_terminal.stderr
+    assert json.loads(line)["level"] == "error"
+
+
+def test_who_wants_no_colour_gets_none(operator, at_terminal):
+    operator.type("enqueue", "answered-1", "malformed_money-1")
+    terminal = at_terminal("sync", NO_COLOR="1").finish()
+    colours = re.findall(r"\x1b\[[0-9;]*3[0-7][0-9;]*m", terminal.raw)
+
+    assert colours == []
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Give the demo as somebody sees it who has just installed this, on a terminal of the usual width."""
+    someone = Operator(tmp_path_factory.mktemp("demo"))
+    terminal = Terminal(someone, (CONSOLE_SCRIPT, "demo"), width=USUAL).finish()
+    return someone, terminal
+
+
+def test_the_demo_shows_a_bar_and_numbers_that_add_up(demo):
+    _, terminal = demo
+    (requests,) = re.findall(r"Requests: (\d+) = (.*)", terminal.text)
+    (claims,) = re.findall(r"Claims: (\d+) = (.*)", terminal.text)
+
+    assert terminal.code == 0
+    assert "━" in terminal.text
+    assert int(requests[0]) == sum(map(int, re.findall(r"(\d+) \w", requests[1]))) == 300
+    assert int(claims[0]) == sum(map(int, re.findall(r"(\d+) \w", claims[1])))
+
+
+def test_the_demo_ends_with_its_database_and_with_what_to_type_next(demo):
+    someone, terminal = demo
+    end = terminal.text.rpartition("The database is ")[2]
+    typed = [line.split() for line in end.splitlines() if line.strip().startswith("cdr-sync ")]
+    results = [someone.type(*words[1:]) for words in typed]
+
+    assert end.split()[0].rstrip(".").endswith(".sqlite3")
+    assert len(typed) >= 2
+    assert [result.exit_code for result in results] == [0] * len(typed)
+    assert "dead" in results[-1].stdout
+
+
+@pytest.mark.parametrize(
+    "word", ["request_id", "billed_rate_total", "answered", "+919200000000", "2021-11-16"]
+)
+def test_the_rows_of_the_demo_can_be_read_on_a_terminal_of_the_usual_width(demo, word):
+    _, terminal = demo
+    rows = terminal.text.rpartition("calls: one row a call")[2].rpartition("The database is")[0]
+
+    assert word in rows
+
+
+def test_a_request_id_can_be_copied_from_a_list_on_a_terminal_of_the_usual_width(operator, at_terminal):
+    request_id = make_request_id(1)
+    operator.type("enqueue", request_id)
+    terminal = at_terminal("requests", "list", width=USUAL).finish()
+
+    assert request_id in terminal.text
+    assert "pending" in terminal.text
+
+
+def test_a_narrow_terminal_breaks_no_bar(operator, at_terminal):
+    enqueue_some(operator)
+    terminal = at_terminal("sync", width=NARROW).finish()
+    bars = [line for line in terminal.lines if "━" in line]
+
+    assert terminal.code == 0
+    assert bars
+    assert max(len(line) for line in bars) <= NARROW
+    assert "Traceback" not in terminal.text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("status",), ("runs",), ("requests", "list"), ("requests", "show", "none-1")],
+    ids=" ".join,
+)
+def test_tables_on_a_narrow_terminal_are_no_wider_than_it_and_can_be_read(operator, at_terminal, words):
+    operator.type("enqueue", "answered-1", "none-1")
+    operator.type("sync")
+    terminal = at_terminal(*words, width=NARROW).finish()
+    tabled = [line for line in terminal.lines if "─" in line]
+
+    assert terminal.code == 0
+    assert all(len(line) <= NARROW for line in tabled)
+    assert "pending" in terminal.text or "ok" in terminal.text
+
+
+def test_ctrl_c_in_the_bar_drains_and_leaves_the_terminal_as_it_was(operator, simulator, at_terminal):
+    simulator.latency = 0.05
+    operator.type("enqueue", *(make_request_id(number) for number in range(400)))
+    terminal = at_terminal("sync")
+    wait_until(lambda: simulator.total_calls >= 40)
+    terminal.wait_for("/400")
+    terminal.child.sendintr()
+    terminal.finish()
+    claims, outcomes = summary_of(terminal.text)
+
+    assert terminal.code == 130
+    assert "Traceback" not in terminal.text
+    assert terminal.raw.count("\x1b[?25h") == terminal.raw.count("\x1b[?25l")
+    assert claims == sum(outcomes) < 400
+    assert set(operator.states()) == {"done", "pending"}
+    assert max(simulator.calls.values()) == 1
+
+
+def test_a_second_ctrl_c_leaves_at_once(operator, simulator, at_terminal):
+    operator.type("enqueue", *(f"answered-{number}" for number in range(20)))
+    simulator.outage = "stall_headers"
+    terminal = at_terminal("sync")
+    wait_until(lambda: simulator.total_calls)
+    terminal.child.sendintr()
+    wait_until(lambda: "^C" in terminal.raw or terminal.wait_for(r"\^C") is None)
+    terminal.child.sendintr()
+    terminal.finish()
+
+    assert terminal.code == 130
+    assert "Traceback" not in terminal.text
+    assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
+
+
+def test_a_terminal_that_is_closed_ends_the_run(operator, simulator, at_terminal):
+    simulator.latency = 0.05
+    operator.type("enqueue", *(make_request_id(number) for number in range(400)))
+    terminal = at_terminal("sync")
+    wait_until(lambda: simulator.total_calls >= 40)
+    terminal.child.close(force=False)
+    wait_until(lambda: not terminal.child.isalive())
+
+    assert terminal.child.signalstatus in (None, signal.SIGHUP)
+    assert max(simulator.calls.values()) == 1
+
+
+def test_the_simulator_ends_with_ctrl_c_and_without_a_traceback(at_terminal):
+    terminal = at_terminal("simulator", "--port", "0")
+    terminal.wait_for("Ctrl-C")
+    terminal.child.sendintr()
+    terminal.finish()
+
+    assert "CDR_SYNC_API_URL=http://127.0.0.1:" in terminal.text
+    assert terminal.code in (0, 130)
+    assert "Traceback" not in terminal.text
+
+
+def test_the_module_works_on_a_terminal_too(operator, at_terminal):
+    enqueue_some(operator, 5)
+    terminal = at_terminal("-m", "etl", "sync", program=sys.executable).finish()
+
+    assert terminal.code == 0
+    assert summary_of(terminal.text)[0] == 7

@@ -1,0 +1,242 @@
+"""Lists of request IDs as people have them: one a line, CSV, JSON lines; read as a stream."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tracemalloc
+
+import pytest
+
+from etl.request_lists import check_request_id, read_request_ids
+
+SAMPLE = "8DI2mXpy2K7qPI2Wi919AKS5LlzNEJKy7kb2Vg3IN9h"
+
+
+def read(text: str) -> list[tuple[int, str]]:
+    """The lines and IDs of a list in which nothing is wrong."""
+    entries = list(read_request_ids(text.splitlines(keepends=True)))
+    assert [entry.problem for entry in entries] == [None] * len(entries)
+    return [(entry.line, entry.request_id) for entry in entries]
+
+
+def ids(text: str) -> list[str]:
+    return [request_id for _, request_id in read(text)]
+
+
+def split(text: str) -> tuple[list[tuple[int, str]], list[int]]:
+    """What is good, with its line; and the lines in which something is wrong."""
+    entries = list(read_request_ids(text.splitlines(keepends=True)))
+    good = [(entry.line, entry.request_id) for entry in entries if entry.problem is None]
+    return good, [entry.line for entry in entries if entry.problem is not None]
+
+
+# --- One a line --------------------------------------------------------------------------------------
+
+
+def test_one_id_a_line():
+    assert read(f"{SAMPLE}\nb\nC\n") == [(1, SAMPLE), (2, "b"), (3, "C")]
+
+
+def test_case_is_kept():
+    assert ids("Abc\naBC\n") == ["Abc", "aBC"]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "  \n\t\r\n", "\ufeff", "\ufeff\n\n"])
+def test_an_empty_list_has_no_ids(text):
+    assert read(text) == []
+
+
+def test_the_last_line_needs_no_end():
+    assert ids("a\nb") == ["a", "b"]
+
+
+def test_blank_lines_do_not_count_and_keep_the_numbers_right():
+    assert read("\n  \na\n\n\t\nb\n\n") == [(3, "a"), (6, "b")]
+
+
+def test_spaces_around_an_id_are_taken_off():
+    assert ids("  a  \n\tb\t\n") == ["a", "b"]
+
+
+def test_line_ends_of_windows_and_a_byte_order_mark_do_not_matter():
+    assert read("\ufeffa\r\nb\r\n\r\nc\r\n") == [(1, "a"), (2, "b"), (4, "c")]
+
+
+def test_ids_may_have_any_printable_character():
+    assert ids("आईडी\nidentité-1\n209_1111113\nid:1/2?x=é\n") == [
+        "आईडी",
+        "identité-1",
+        "209_1111113",
+        "id:1/2?x=é",
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["two words", "a\x00b", "a\x07b", "a\ufffdb", "a\u200bb", "a\u00a0b", "x" * 256]
+)
+def test_what_cannot_be_an_id_is_named_with_its_line(wrong):
+    assert split(f"a\n\n{wrong}\nb\n") == ([(1, "a"), (4, "b")], [3])
+
+
+def test_an_id_has_up_to_255_characters():
+    assert check_request_id(1, "é" * 255).problem is None
+    assert check_request_id(1, "é" * 256).problem == "is longer than 255 characters"
+    assert check_request_id(7, "").problem == "is empty"
+    assert check_request_id(7, "").line == 7
+
+
+# --- CSV ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_the_column_may_stand_anywhere(delimiter, column):
+    def line(value: str) -> str:
+        cells = ["x", "y"]
+        cells.insert(column, value)
+        return delimiter.join(cells) + "\n"
+
+    assert read(line("request_id") + line("a") + line(" b ")) == [(2, "a"), (3, "b")]
+
+
+def test_one_column_is_csv_too():
+    assert read("request_id\na\nb\n") == [(2, "a"), (3, "b")]
+
+
+@pytest.mark.parametrize(
+    "header", ['"request_id","name"', "Request_ID,name", " request_id , name", "REQUEST_ID,name"]
+)
+def test_the_header_may_be_quoted_spaced_or_in_capitals(header):
+    assert ids(f"{header}\na,Ann\n") == ["a"]
+
+
+def test_values_may_be_quoted_and_hold_delimiters_and_quotes():
+    assert ids('name,request_id\n"Lee, Ann","a"\n"say ""hi""",b\n') == ["a", "b"]
+
+
+def test_a_quoted_value_over_two_lines_leaves_the_numbers_right():
+    good, wrong = split('request_id,note\na,"one\ntwo"\nb c,x\nd,y\n')
+
+    assert [request_id for _, request_id in good] == ["a", "d"]
+    assert (good[-1], wrong) == ((5, "d"), [4])
+
+
+def test_csv_as_a_spreadsheet_of_windows_writes_it():
+    assert read("\ufeffrequest_id;name\r\na;Ann\r\n\r\nb;Bob\r\n") == [(2, "a"), (4, "b")]
+
+
+def test_blank_lines_in_csv_do_not_count():
+    assert read("\nrequest_id,name\n\na,Ann\n   \nb,Bob\n\n") == [(4, "a"), (6, "b")]
+
+
+def test_a_row_without_an_id_is_named_with_its_line():
+    assert split("name,request_id\nAnn,a\nBob\nCid,\nDee,d e\nEve,e\n") == ([(2, "a"), (6, "e")], [3, 4, 5])
+
+
+def test_one_broken_row_costs_no_other():
+    good, wrong = split(f"request_id,note\na,x\nb,{'y' * 200_000}\nc,z\nd,z\n")
+
+    assert [request_id for _, request_id in good if request_id != "b"] == ["a", "c", "d"]
+    assert wrong in ([], [3])
+
+
+def test_a_list_without_the_column_has_one_id_a_line():
+    assert ids("a,b\nc\n") == ["a,b", "c"]
+
+
+# --- JSON lines --------------------------------------------------------------------------------------
+
+
+def test_the_id_stands_at_the_top_or_in_data():
+    lines = [
+        {"request_id": "a", "code": 200},
+        {"data": {"request_id": "b"}},
+        {"request_id": None, "data": {"request_id": "c"}},
+    ]
+
+    assert read("\n".join(map(json.dumps, lines))) == [(1, "a"), (2, "b"), (3, "c")]
+
+
+def test_the_top_comes_first():
+    assert ids('{"data":{"request_id":"b"},"request_id":"a"}\n') == ["a"]
+
+
+def test_json_lines_may_have_blank_lines_spaces_and_a_byte_order_mark():
+    assert read('\ufeff\n  {"request_id": " a "}  \r\n \r\n{"request_id":"b"}\r\n') == [(2, "a"), (4, "b")]
+
+
+def test_characters_may_be_escaped():
+    assert ids('{"request_id":"\\u0906a"}\n') == ["आa"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "{",
+        "b",
+        "[]",
+        '["b"]',
+        "null",
+        "5",
+        "{}",
+        '{"request_id":5}',
+        '{"request_id":null}',
+        '{"request_id":["b"]}',
+        '{"request_id":""}',
+        '{"request_id":"two words"}',
+        '{"request_id":"a\\u0000"}',
+        '{"request_id":"\\ud83d"}',
+        '{"data":"b"}',
+        '{"data":[{"request_id":"b"}]}',
+        '{"data":{"request_id":7}}',
+        '{"requestId":"b"}',
+        '{"request_id":' + "9" * 5000 + "}",
+        '{"request_id":' + "[" * 100_000,
+    ],
+    ids=lambda wrong: wrong[:30],
+)
+def test_a_wrong_line_is_named_and_costs_no_other(wrong):
+    good, lines = split(f'{{"request_id":"a"}}\n\n{wrong}\n{{"request_id":"c"}}\n')
+
+    assert (good, lines) == ([(1, "a"), (4, "c")], [3])
+
+
+# --- Of any size -------------------------------------------------------------------------------------
+
+FORMS = {
+    "lines": ([], "id-{}\n"),
+    "csv": (["name,request_id\n"], "Ann,id-{}\n"),
+    "json": ([], '{{"data":{{"request_id":"id-{}"}}}}\n'),
+}
+
+
+@pytest.mark.parametrize(("head", "line"), FORMS.values(), ids=FORMS)
+def test_no_more_is_read_than_is_asked_for(head, line):
+    endless = itertools.chain(head, (line.format(number) for number in itertools.count()))
+    consumed = itertools.count()
+    entries = read_request_ids(text for text, _ in zip(endless, consumed, strict=False))
+    first = [entry.request_id for entry in itertools.islice(entries, 1000)]
+
+    assert first == [f"id-{number}" for number in range(1000)]
+    assert next(consumed) <= 1000 + 10
+
+
+@pytest.mark.parametrize(("head", "line"), FORMS.values(), ids=FORMS)
+def test_memory_stays_flat_over_a_long_list(head, line):
+    lines = itertools.chain(head, (line.format(number) for number in range(20_000)))
+    tracemalloc.start()
+    try:
+        how_many = sum(1 for _ in read_request_ids(lines))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert how_many == 20_000
+    assert peak < 300_000
+
+
+def test_a_million_lines_are_read():
+    entries = read_request_ids(f"id-{number}\n" for number in range(1_000_000))
+
+    assert sum(entry.problem is None for entry in entries) == 1_000_000
