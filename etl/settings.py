@@ -25,6 +25,7 @@ DEFAULT_ACCOUNT = "default"
 _NAME = "cdr-sync"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)")
+_LONGEST_SECONDS = 3_660 * 86_400
 _AT_LEAST_ONE = msgspec.Meta(ge=1, le=1_000_000)
 
 
@@ -37,7 +38,10 @@ def parse_duration(text: str | float) -> timedelta:
     match = _DURATION.fullmatch(str(text).strip().lower())
     if match is None or isinstance(text, bool):
         raise ValueError(f"{text!r} is no duration: write 30s, 15m, 72h, 7d, or seconds")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST_SECONDS:
+        raise ValueError(f"{text!r} is too long: ten years are the most")
+    return timedelta(seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterable, MutableMapping
 from typing import Any, Literal
 
+from etl.secrecy import hide_secret
+
 LEVELS = {"info": 20, "warning": 30, "error": 40}
-_HIDDEN = "[secret]"
 
 
 class Log:
@@ -74,12 +75,9 @@ class Log:
         self, _logger: object, _method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
         """Take every known secret out of every text, wherever it came from."""
-        return {name: redact(value, self._secrets) for name, value in event.items()}
+        return {name: self._redacted(value) for name, value in event.items()}
 
-
-def redact(value: Any, secrets: Iterable[str]) -> Any:
-    """A value with every secret in its text hidden."""
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, _HIDDEN)
-    return value
+    def _redacted(self, value: Any) -> Any:
+        for secret in self._secrets:
+            value = hide_secret(value, secret) if isinstance(value, str) else value
+        return value

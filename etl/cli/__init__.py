@@ -6,6 +6,7 @@ Each command is loaded when it is called, so that `--help` and an idle run stay 
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 
 import click
@@ -77,6 +78,9 @@ def cli(
 
 def main() -> None:
     """Run the command line, and tell every failure in one line with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows the rest
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from etl.errors import SchemaError, SettingsError, UsageError
+from etl.errors import SettingsError, UsageError
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings, load_settings
 from etl.telemetry import Log
 
@@ -74,25 +74,36 @@ class App:
 
         A SQLite file that does not exist yet is made by the first command that writes.
         """
-        from etl.db.connection import open_engine, reading, require_current_schema, sqlite_path  # noqa: PLC0415
+        from etl.db.connection import (  # noqa: PLC0415
+            is_empty,
+            open_engine,
+            reading,
+            require_current_schema,
+            sqlite_path,
+        )
 
-        path = sqlite_path(self.settings.database_url)
-        is_new = path is not None and (not path.exists() or path.stat().st_size == 0)
-        if is_new and not creates:
-            raise SchemaError(
-                f"There is no database at {path} yet: `cdr-sync enqueue` or `cdr-sync db upgrade` makes it"
-            )
-        if is_new:
-            from etl.db.schema import create_sqlite_file, upgrade  # noqa: PLC0415
-
-            create_sqlite_file(self.settings.database_url)
-            engine = open_engine(self.settings.database_url)
-            upgrade(engine)
-            return engine
+        is_file = sqlite_path(self.settings.database_url) is not None
+        if is_file and creates:
+            self._create_file()
         engine = open_engine(self.settings.database_url)
         with reading(engine) as connection:
-            require_current_schema(connection)
+            is_new = is_file and creates and is_empty(connection)
+            if not is_new:
+                require_current_schema(connection)
+        if is_new:
+            from etl.db.schema import upgrade  # noqa: PLC0415
+
+            upgrade(engine)
         return engine
+
+    def _create_file(self) -> None:
+        from etl.db.connection import sqlite_path  # noqa: PLC0415
+
+        path = sqlite_path(self.settings.database_url)
+        if path is not None and not path.exists():
+            from etl.db.schema import create_sqlite_file  # noqa: PLC0415
+
+            create_sqlite_file(self.settings.database_url)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

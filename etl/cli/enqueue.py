@@ -50,8 +50,9 @@ def command(
         _from_file(from_file),
     )
     new = seen = invalid = 0
+    chunk = list(itertools.islice(listed, _CHUNK))  # a list that cannot be read makes no database
     engine = app.engine()
-    while chunk := list(itertools.islice(listed, _CHUNK)):
+    while chunk:
         good = [entry.request_id for entry in chunk if entry.problem is None]
         for entry in chunk:
             if entry.problem is not None:
@@ -64,6 +65,7 @@ def command(
                     connection, good, account=account or DEFAULT_ACCOUNT, batch=batch, delay=delay
                 )
         seen += len(good)
+        chunk = list(itertools.islice(listed, _CHUNK))
     if invalid > _SHOWN:
         click.echo(f"… and {invalid - _SHOWN:,} more invalid lines", err=True)
     click.echo(f"{counted(new, 'new request')}, {seen - new:,} already known, {invalid:,} invalid")

@@ -9,7 +9,7 @@ import click
 from etl.cli.app import App, pass_app
 from etl.cli.options import account_option
 from etl.errors import CdrSyncError, RefusedError, RequestError, TransientError
-from etl.telemetry import redact
+from etl.secrecy import hide_secret_in_bytes
 
 
 class _NoAnswerError(CdrSyncError):
@@ -51,8 +51,9 @@ def command(app: App, request_id: str, account: str | None) -> None:
     )
     try:
         reply = api.fetch_answer(request_id, Credentials(chosen.app_id, chosen.secret))
-        click.echo(_shown(reply.body, chosen.secret))
-        parse_legs(read_answer(reply.status, reply.body), region=settings.default_region)
+        body = hide_secret_in_bytes(reply.body, chosen.secret)
+        click.echo(_shown(body))
+        parse_legs(read_answer(reply.status, body), region=settings.default_region)
     except RefusedError as error:
         raise _CredentialsRefusedError(
             f"{error}: the credentials are wrong, or PIOPIY does not know this request"
@@ -65,9 +66,9 @@ def command(app: App, request_id: str, account: str | None) -> None:
         api.close()
 
 
-def _shown(body: bytes, secret: str) -> str:
+def _shown(body: bytes) -> str:
     """The body as it came, only laid out: numbers keep their digits."""
-    text = str(redact(body.decode(errors="replace"), [secret]))
+    text = body.decode(errors="replace")
     try:
         content = json.loads(text, parse_float=_Digits, parse_int=_Digits)
     except (ValueError, RecursionError):

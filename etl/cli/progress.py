@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ _WORDS = {"done": "done", "put_off": "not final", "retried": "to retry", "dead":
 
 @contextmanager
 def watched(
-    engine: Engine, *, account: str | None = None, batch: str | None = None, most: int | None = None
+    engine: Engine, *, accounts: Sequence[str] = (), batch: str | None = None, most: int | None = None
 ) -> Iterator[Callable[[Mapping[str, int]], None]]:
     """Show how a run gets on; yields what the run calls with each batch of counts."""
     if not sys.stderr.isatty():
@@ -30,7 +30,9 @@ def watched(
     from etl.db.selection import Selection, count_requests  # noqa: PLC0415
 
     with reading(engine) as connection:
-        due = sum(count_requests(connection, Selection(account=account, batch=batch, only_due=True)).values())
+        due = sum(
+            count_requests(connection, Selection(accounts=accounts, batch=batch, only_due=True)).values()
+        )
     due = due if most is None else min(due, most)
     if not due:
         yield lambda _counts: None

@@ -61,7 +61,7 @@ def list_(
     """List requests, the latest change first."""
     from etl.db.selection import Selection, list_requests  # noqa: PLC0415
 
-    selection = Selection((state,) if state else (), error_kind, account, batch)
+    selection = Selection((state,) if state else (), error_kind, (account,) if account else (), batch)
     with app.reading() as connection:
         rows = [row_as_dict(row, without=_TOKENS) for row in list_requests(connection, selection, most=most)]
     if as_json:

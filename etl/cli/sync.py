@@ -62,7 +62,7 @@ def command(
     app.set_option("workers", workers)
     accounts = app.accounts(account)
     if dry_run:
-        _tell_what_is_due(app, account, batch, as_json=as_json)
+        _tell_what_is_due(app, [one.name for one in accounts], batch, most, as_json=as_json)
         return
     from etl.cli.single_instance import only_one  # noqa: PLC0415
     from etl.sync.job import Limits  # noqa: PLC0415
@@ -74,7 +74,7 @@ def command(
     with (
         only_one(app.settings.database_url, is_wanted=single_instance),
         stop_on_signals() as stop,
-        watched(engine, account=account, batch=batch, most=most) as on_progress,
+        watched(engine, accounts=[one.name for one in accounts], batch=batch, most=most) as on_progress,
     ):
         summary = run_sync(engine, app.settings, accounts, limits=limits, stop=stop, on_progress=on_progress)
     tell_problems(app, summary)
@@ -143,21 +143,24 @@ def _tell_of_strangers(app: App, engine: Engine) -> None:
         )
 
 
-def _tell_what_is_due(app: App, account: str | None, batch: str | None, *, as_json: bool) -> None:
+def _tell_what_is_due(
+    app: App, accounts: list[str], batch: str | None, most: int | None, *, as_json: bool
+) -> None:
     from etl.db.selection import Selection, count_requests  # noqa: PLC0415
 
-    selection = Selection(account=account, batch=batch, only_due=True)
+    selection = Selection(accounts=accounts, batch=batch, only_due=True)
     with app.reading() as connection:
         due = count_requests(connection, selection)
+    total = sum(due.values()) if most is None else min(most, sum(due.values()))
     rows = [(name, LANES[lane], count) for (name, lane), count in sorted(due.items())]
     if as_json:
         print_json(
             {
-                "due": sum(due.values()),
+                "due": total,
                 "by": [dict(zip(("account", "lane", "due"), row, strict=True)) for row in rows],
             }
         )
     else:
-        click.echo(f"{counted(sum(due.values()), 'request')} due")
+        click.echo(f"{counted(total, 'request')} due")
         if rows:
             print_table(rows, ("account", "lane", "due"))

@@ -86,6 +86,7 @@ def open_engine(url_text: str) -> Engine:
     """Make an engine whose transactions are of the kind that the queue's statements rely on."""
     url = read_url(url_text)
     if url.get_backend_name() == "sqlite":
+        _require_file(sqlite_path(url_text))
         engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -107,6 +108,16 @@ def open_engine(url_text: str) -> Engine:
         ) from error
 
 
+def _require_file(path: Path | None) -> None:
+    """Refuse to make a database by merely looking at it."""
+    if path is not None and path.is_dir():
+        raise DatabaseUnavailableError(f"{path} is a folder, and no database")
+    if path is not None and not path.exists():
+        raise SchemaError(
+            f"There is no database at {path} yet: `cdr-sync enqueue` or `cdr-sync db upgrade` makes it"
+        )
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001
     # sqlite3 must not begin transactions by itself: it would begin deferred ones, and a deferred
     # transaction that turns into a writing one fails at once where another writer was faster.
@@ -116,8 +127,9 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:  # 
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    is_reading = connection.get_execution_options().get("reads_only", False)
-    connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if not options.get("without_transaction", False):
+        connection.exec_driver_sql("BEGIN" if options.get("reads_only", False) else "BEGIN IMMEDIATE")
 
 
 @contextmanager
@@ -167,6 +179,11 @@ def require_current_schema(connection: Connection) -> None:
         raise SchemaError(f"The database's schema is {found}, behind the {SCHEMA_REVISION} needed: {_REMEDY}")
 
 
+def is_empty(connection: Connection) -> bool:
+    """Whether there is no table in the database at all."""
+    return not inspect(connection).get_table_names()
+
+
 def schema_revision(connection: Connection) -> str | None:
     """The migration that the database is at; None where there is none."""
     if not inspect(connection).has_table("alembic_version"):
@@ -197,8 +214,9 @@ def is_worth_repeating(error: BaseException) -> bool:
 
 def is_bad_value(error: BaseException) -> bool:
     """Whether the database refused values, and not us."""
-    return isinstance(error, exc.DataError | exc.IntegrityError) or (
-        isinstance(error, exc.StatementError) and isinstance(error.orig, ValueError | OverflowError)
+    cause = error.orig if isinstance(error, exc.StatementError) else error
+    return isinstance(error, exc.DataError | exc.IntegrityError) or isinstance(
+        cause, OverflowError | UnicodeError
     )
 
 

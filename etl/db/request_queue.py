@@ -22,8 +22,8 @@ from etl.db.rowsets import RowsStatement
 from etl.db.tables import BACKFILL, LIVE
 from etl.db.types import Instant, later_sql, now_sql, read_instant
 
-# In the order of the fields of ClaimedRequest.
-_CLAIMED = "id, account, request_id, lease_token, attempts, fetches, enqueued_at"
+# In the order of the fields of ClaimedRequest, and then what they are sorted by.
+_CLAIMED = "id, account, request_id, lease_token, attempts, fetches, enqueued_at, run_after"
 
 # Which rows are due, in the order of the index `ix_cdr_requests_due`. The state is a literal, since the
 # index holds only rows of that state, and a planner does not match a parameter with that.
@@ -160,7 +160,8 @@ def _claim(connection: Connection, values: dict[str, object], batch: str | None)
             return []
         connection.execute(become_running, {**values, "ids": ids})
         rows = connection.execute(read_back, {"ids": ids, "token": values["token"]}).all()
-    return [ClaimedRequest(*row) for row in rows]
+    # RETURNING promises no order; what has waited longest is asked for first.
+    return [ClaimedRequest(*row[:-1]) for row in sorted(rows, key=lambda row: (row.run_after, row.id))]
 
 
 @cache
@@ -214,24 +215,24 @@ class Held(NamedTuple):
     """What the fence says of some claims, at an instant of the database's clock."""
 
     now: datetime | None  # None where none of the rows is there any more
-    ours: set[int]  # rows that are still ours, and stay so until the commit
-    settled_before: set[int]  # rows that this very claim settled: a commit whose reply was lost
+    ours: set[ClaimedRequest]  # claims that are still ours, and stay so until the commit
+    settled_before: set[ClaimedRequest]  # claims that we settled already: a commit whose reply was lost
 
 
 def hold_claims(connection: Connection, claims: Sequence[ClaimedRequest]) -> Held:
     """Find out, and make sure until the commit, which claims are still ours."""
-    tokens = {claim.id: claim.token for claim in claims}
-    held = Held(None, set(), set())
-    for result in _hold_statement(connection.dialect.name).execute(
-        connection, [(claim.id,) for claim in claims]
-    ):
-        for row_id, lease_token, done_token, now in result:
-            held = Held(read_instant(now), held.ours, held.settled_before)
-            if lease_token == tokens[row_id]:
-                held.ours.add(row_id)
-            elif done_token == tokens[row_id]:
-                held.settled_before.add(row_id)
-    return held
+    rows = [(row_id,) for row_id in sorted({claim.id for claim in claims})]
+    found: dict[int, tuple[str | None, str | None]] = {}
+    now = None
+    for result in _hold_statement(connection.dialect.name).execute(connection, rows):
+        for row_id, lease_token, done_token, instant in result:
+            found[row_id], now = (lease_token, done_token), instant
+    tokens = {claim: found.get(claim.id, (None, None)) for claim in claims}
+    return Held(
+        None if now is None else read_instant(now),
+        {claim for claim, (leased, _) in tokens.items() if leased == claim.token},
+        {claim for claim, (leased, done) in tokens.items() if done == claim.token != leased},
+    )
 
 
 @cache

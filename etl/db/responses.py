@@ -34,7 +34,7 @@ WHERE latest.sha256 IS NULL OR latest.sha256 <> v.sha256"""
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer to be archived: the body's text, as received but for a secret that it echoed."""
+    """One answer to be archived: the body's text, as received."""
 
     account: str
     request_id: str
@@ -43,13 +43,9 @@ class Response:
     sha256: str
 
 
-def make_response(
-    account: str, request_id: str, http_status: int | None, body: bytes, *, secret: str
-) -> Response:
-    """Make an answer fit for the archive: no secret, and no byte that a text column refuses."""
+def make_response(account: str, request_id: str, http_status: int | None, body: bytes) -> Response:
+    """Make an answer fit for the archive: without what a text column refuses."""
     content = body.decode(errors="replace").replace("\x00", "\ufffd")
-    if secret in content:
-        content = content.replace(secret, "[secret]")
     return Response(account, request_id, http_status, content, hashlib.sha256(body).hexdigest())
 
 

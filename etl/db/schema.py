@@ -14,12 +14,13 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy.exc import OperationalError
 
-from etl.db.connection import require_supported_server, schema_revision, sqlite_path
+from etl.db.connection import is_conflict, require_supported_server, schema_revision, sqlite_path
 from etl.db.indexes import metadata
-from etl.db.tables import SCHEMA_REVISION
-from etl.errors import FailedCheckError, UsageError
+from etl.db.tables import SCHEMA_REVISION, VIEWS
+from etl.errors import DatabaseUnavailableError, FailedCheckError, UsageError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -34,17 +35,24 @@ def create_sqlite_file(url_text: str) -> None:
     """Make the folder of a SQLite file that does not exist yet, for its owner alone."""
     path = sqlite_path(url_text)
     if path is not None and not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+        except OSError as error:
+            raise DatabaseUnavailableError(f"{path} cannot be made: {error.strerror}") from error
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Bring the schema up to a revision. Two at once are safe: the second waits, and finds it done."""
     if engine.dialect.name == "sqlite":
-        # WAL lets readers read beside a writer. The mode is kept in the file.
-        raw = engine.raw_connection()
-        raw.cursor().execute("PRAGMA journal_mode = WAL")
-        raw.close()
+        # WAL lets readers read beside a writer. The mode is kept in the file. Where somebody else is at
+        # work in it, it cannot be changed, and is what that somebody made it.
+        with engine.connect().execution_options(without_transaction=True) as connection:
+            try:
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            except OperationalError as error:
+                if not is_conflict(error):
+                    raise
     _run(engine, "upgrade", revision)
 
 
@@ -80,6 +88,8 @@ def check(engine: Engine) -> None:
             connection, opts={"compare_type": True, "compare_server_default": False}
         )
         differences = compare_metadata(context, metadata)
+        missing = set(VIEWS) - set(inspect(connection).get_view_names())
+        differences += [("missing_view", name) for name in sorted(missing)]
     if differences:
         lines = "\n".join(f"  {difference}" for difference in differences)
         raise FailedCheckError(f"The tables differ from the models:\n{lines}")

@@ -18,7 +18,7 @@ class Selection:
 
     states: Sequence[str] = ()
     error_kind: str | None = None
-    account: str | None = None
+    accounts: Sequence[str] = ()
     batch: str | None = None
     only_due: bool = False
 
@@ -30,8 +30,8 @@ class Selection:
             parts.append(column.state.in_(self.states))
         if self.error_kind is not None:
             parts.append(column.last_error_kind == self.error_kind)
-        if self.account is not None:
-            parts.append(column.account == self.account)
+        if self.accounts:
+            parts.append(column.account.in_(self.accounts))
         if self.batch is not None:
             parts.append(column.batch == self.batch)
         if self.only_due:

@@ -16,6 +16,7 @@ from etl.cdr.answers import read_answer
 from etl.cdr.parsing import parse_legs
 from etl.cdr.records import ClaimedRequest, Leg
 from etl.errors import RequestError
+from etl.secrecy import hide_secret_in_bytes
 
 
 class Reply(Protocol):
@@ -56,17 +57,26 @@ class Asked:
 
 
 def ask(
-    request: ClaimedRequest, fetch: Fetch, repeat: Repeat, *, region: str, is_canary: bool = False
+    request: ClaimedRequest,
+    fetch: Fetch,
+    repeat: Repeat,
+    *,
+    region: str,
+    secret: str,
+    is_canary: bool = False,
 ) -> Asked:
-    """Ask for one request, as often as patience allows; what came of it is always returned."""
+    """Ask for one request, as often as patience allows; what came of it is always returned.
+
+    Should the API repeat the secret, it is taken out of the body before anything is read from it.
+    """
     asked = Asked(request, is_canary)
 
     def once() -> None:
         asked.calls += 1
         asked.status = asked.body = None
         reply = fetch(request.request_id)
-        asked.status, asked.body = reply.status, reply.body
-        answer = read_answer(reply.status, reply.body, retry_after=reply.retry_after)
+        asked.status, asked.body = reply.status, hide_secret_in_bytes(reply.body, secret)
+        answer = read_answer(reply.status, asked.body, retry_after=reply.retry_after)
         asked.legs, asked.count = parse_legs(answer, region=region), answer.count
 
     try:
@@ -127,4 +137,9 @@ class Askers:
 
     def _work(self, ask_one: AskOne) -> None:
         while (entry := self._inbox.get()) is not None:
-            self._answers.put(ask_one(entry[0], is_canary=entry[1]))
+            request, is_canary = entry
+            try:
+                asked = ask_one(request, is_canary=is_canary)
+            except Exception as crash:  # noqa: BLE001 (likewise: a thread never ends with something in hand)
+                asked = Asked(request, is_canary, crash=crash)
+            self._answers.put(asked)

@@ -44,7 +44,8 @@ class Desk:
         self.refused: str | None = None  # why the credentials are taken to be refused
         self.api_down: str | None = None  # why the API is taken to be down
         self._workers = workers
-        self._on_its_way: dict[int, ClaimedRequest] = {}
+        # By claim: one that ran out while its answer was on its way may have been claimed again.
+        self._on_its_way: dict[tuple[int, str], ClaimedRequest] = {}
         self._row: list[Asked] = []  # failures since the last valid answer, held unsettled
 
     @property
@@ -70,22 +71,26 @@ class Desk:
         waiting = len(self._on_its_way)
         return 2 * self._workers - waiting if waiting <= self._workers else 0
 
-    def put(self, request: ClaimedRequest) -> None:
-        """Have a claimed request asked for."""
-        self._on_its_way[request.id] = request
-        self.askers.put(request)
+    def take_in(self, requests: Iterable[ClaimedRequest]) -> None:
+        """Note what was claimed, so that it is given back whatever happens next."""
+        self._on_its_way.update(((request.id, request.token), request) for request in requests)
+
+    def hand_out(self, requests: Iterable[ClaimedRequest]) -> None:
+        """Have claimed requests asked for."""
+        for request in requests:
+            self.askers.put(request)
 
     def take(self, asked: Asked, *, is_stopping: bool) -> list[Verdict]:  # noqa: PLR0911 (one a case)
         """Judge what came of a request; returns what can be settled now, held failures included."""
         if asked.is_canary:
             return self._take_canary(asked, is_stopping=is_stopping)
-        if self._on_its_way.pop(asked.request.id, None) is None:
+        if self._on_its_way.pop(_claim_of(asked), None) is None:
             return []  # given back meanwhile
         error = asked.error
         if asked.crash is not None:
             return [Verdict(asked)]
         if error is None or shows_life(error):
-            if error is None and asked.legs:
+            if error is None and (asked.legs or self.canary is None):
                 self.latest_good = self.canary = asked.request.request_id
             self.had_answer = True
             return [*self._settle_row(), Verdict(asked)]
@@ -137,7 +142,7 @@ class Desk:
     def _released(self, held: Iterable[Asked]) -> list[Verdict]:
         verdicts = [Verdict(asked, is_released=True) for asked in held if not asked.is_canary]
         for verdict in verdicts:
-            self._on_its_way.pop(verdict.asked.request.id, None)
+            self._on_its_way.pop(_claim_of(verdict.asked), None)
         return verdicts
 
     def _settle_row(self) -> list[Verdict]:
@@ -170,3 +175,7 @@ class Desk:
 
     def _errors(self) -> list[RequestError]:
         return [asked.error for asked in self._row if asked.error is not None]
+
+
+def _claim_of(asked: Asked) -> tuple[int, str]:
+    return (asked.request.id, asked.request.token)

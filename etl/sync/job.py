@@ -220,14 +220,15 @@ class Job:
                 self._write_one(verdict)
             self._write([], calls=calls, claims=claims)
             return
+        for name, requests in claimed.items():
+            self._desks[name].take_in(requests)
+            if len(requests) < rooms[name]:
+                self._desks[name].is_exhausted = True
         self.summary.counts += counts
         self.summary.reaped_dead += counts["reaped_dead"]
         self._on_progress(counts)
         for name, requests in claimed.items():
-            for request in requests:
-                self._desks[name].put(request)
-            if len(requests) < rooms[name]:
-                self._desks[name].is_exhausted = True
+            self._desks[name].hand_out(requests)
 
     def _room(self, desk: Desk) -> int:
         room = desk.room()
@@ -285,7 +286,6 @@ class Job:
             run_id=self.summary.run_id,
             rules=self._rules,
             chance=self._chance,
-            secrets={name: desk.account.secret for name, desk in self._desks.items()},
         )
         for verdict in verdicts:
             if verdict.pause_seconds is not None:

@@ -61,7 +61,6 @@ def settle(
     run_id: int,
     rules: WaitingRules,
     chance: Callable[[], float],
-    secrets: Mapping[str, str],
 ) -> Counter[str]:
     """Settle some claims in the transaction of this connection.
 
@@ -69,15 +68,14 @@ def settle(
         How many claims came to what, and how many legs changed, by the names of the ledger's columns.
     """
     now, ours, settled_before = hold_claims(connection, [verdict.asked.request for verdict in verdicts])
-    held = [verdict for verdict in verdicts if verdict.asked.request.id in ours]
+    held = [verdict for verdict in verdicts if verdict.asked.request in ours]
     counts: Counter[str] = Counter(lost_leases=len(verdicts) - len(held) - len(settled_before))
     if now is None or not held:
         return +counts
     answered = [
         v.asked for v in held if not v.is_released and v.asked.error is None and v.asked.crash is None
     ]
-    known = [_key(asked) for asked in answered if asked.request.fetches]  # a first answer finds no legs
-    stored = stored_legs(connection, known) if known else {}
+    stored = stored_legs(connection, [_key(asked) for asked in answered]) if answered else {}
     changes: dict[RequestKey, LegChanges] = {
         _key(asked): _changes(connection, stored.get(_key(asked)), asked.legs) for asked in answered
     }
@@ -85,13 +83,13 @@ def settle(
     for verdict in held:
         outcome = _decide(verdict, changes, now=now, rules=rules, chance=chance())
         counts[_COUNTED_AS[type(outcome)]] += 1
-        settlements.append(_settlement(verdict.asked, outcome, changes.get(_key(verdict.asked)), secrets))
+        settlements.append(_settlement(verdict.asked, outcome, changes.get(_key(verdict.asked))))
     for change in changes.values():
         counts["legs_inserted"] += len(change.inserted)
         counts["legs_updated"] += len(change.updated)
         counts["legs_unchanged"] += change.unchanged
     upsert_legs(connection, changes, run_id=run_id)
-    archive_responses(connection, _responses(held, secrets), run_id=run_id)
+    archive_responses(connection, _responses(held), run_id=run_id)
     settle_claims(connection, settlements)
     return +counts
 
@@ -141,9 +139,7 @@ def _decide(
     )
 
 
-def _settlement(
-    asked: Asked, outcome: Outcome, change: LegChanges | None, secrets: Mapping[str, str]
-) -> Settlement:
+def _settlement(asked: Asked, outcome: Outcome, change: LegChanges | None) -> Settlement:
     """The change of the queue's row that an outcome means."""
     request = asked.request
     has_answer = change is not None and not isinstance(outcome, Released)
@@ -162,31 +158,28 @@ def _settlement(
         case Empty():
             return replace(base, state="empty")
         case PutOff(delay):
-            told = {} if asked.error is None else _told(asked, asked.error, secrets)
+            told = {} if asked.error is None else _told(asked, asked.error)
             return replace(base, delay=delay.total_seconds(), attempts=-1, **told)
         case Released(delay):
             return replace(
                 base, delay=delay.total_seconds() if delay else None, attempts=-1, http_status=None
             )
         case RetryLater(delay, error):
-            return replace(base, delay=delay.total_seconds(), **_told(asked, error, secrets))
+            return replace(base, delay=delay.total_seconds(), **_told(asked, error))
         case Dead(error):
-            return replace(base, state="dead", **_told(asked, error, secrets))
+            return replace(base, state="dead", **_told(asked, error))
 
 
-def _told(asked: Asked, error: RequestError, secrets: Mapping[str, str]) -> dict[str, Any]:
+def _told(asked: Asked, error: RequestError) -> dict[str, Any]:
     message = str(error).replace("\x00", "\ufffd")
-    secret = secrets.get(asked.request.account)
-    if secret:
-        message = message.replace(secret, "[secret]")
     kind = _UNEXPECTED if asked.crash is not None else error.reason
     return {"error_kind": kind, "error": message.encode(errors="replace").decode()[:_ERROR_LENGTH]}
 
 
-def _responses(held: Sequence[Verdict], secrets: Mapping[str, str]) -> list[Response]:
+def _responses(held: Sequence[Verdict]) -> list[Response]:
     """The answers worth keeping: the valid ones, and those that broke the format."""
     return [
-        make_response(*_key(v.asked), v.asked.status, v.asked.body, secret=secrets[v.asked.request.account])
+        make_response(*_key(v.asked), v.asked.status, v.asked.body)
         for v in held
         if not v.is_released
         and v.asked.body is not None

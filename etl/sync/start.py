@@ -69,7 +69,14 @@ def _asker_maker(settings: Settings, stop: Stop) -> Callable[[Account], AskOne]:
             return api.fetch_answer(request_id, credentials)
 
         def ask_one(request: ClaimedRequest, /, *, is_canary: bool) -> Asked:
-            return ask(request, fetch, patience().call, region=settings.default_region, is_canary=is_canary)
+            return ask(
+                request,
+                fetch,
+                patience().call,
+                region=settings.default_region,
+                secret=account.secret,
+                is_canary=is_canary,
+            )
 
         return ask_one
 

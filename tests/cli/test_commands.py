@@ -20,9 +20,6 @@ from etl.cli import cli
 from etl.cli.summaries import SUMMARIES
 from etl.simulator import SCENARIOS
 
-# A database that is not closed at the end of a command ends with its process.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
-
 STATES = ("pending", "running", "done", "empty", "dead", "cancelled")
 OUTCOMES = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")
 CRASHED = "fault of cdr-sync itself"
@@ -363,9 +360,11 @@ def test_a_known_id_is_left_as_it_is(operator):
 
 def test_delay_batch_and_account_are_kept(operator):
     operator.type("enqueue", "one", "--delay", "90s", "--batch", "june", "--account", "sales")
-    columns = "account, batch, round((julianday(run_after) - julianday(enqueued_at)) * 86400)"
+    ((account, batch, seconds),) = operator.rows(
+        "SELECT account, batch, (julianday(run_after) - julianday(enqueued_at)) * 86400 FROM cdr_requests"
+    )
 
-    assert operator.rows(f"SELECT {columns} FROM cdr_requests") == [("sales", "june", 90)]
+    assert (account, batch, round(seconds)) == ("sales", "june", 90)
     assert json.loads(operator.type("sync", "--dry-run", "--json").stdout)["due"] == 0
 
 

@@ -301,37 +301,30 @@ def test_an_idle_run_is_in_the_ledger_and_asks_nothing(system):
 
 
 def keep_busy(system):
-    """Enqueue some requests that fall due one after the other, faster than two workers can ask for them."""
-    system.simulator.latency = 0.03
-    for turn in range(10):
-        ids = [f"answered-{turn}-{number}" for number in range(10)]
-        system.enqueue(*ids, delay=timedelta(seconds=turn / 10))
+    """Let requests fall due group after group, each faster than two workers can ask for it."""
+    system.simulator.latency = 0.05
+    groups = [numbered(f"answered-{turn}", 10) for turn in range(10)]
+    system.enqueue(*itertools.chain(*groups))
+    begin = system.now()
+    for turn, group in enumerate(groups):
+        system.change(*group, run_after=begin + turn * timedelta(seconds=0.2))
     return 100
 
 
-def test_what_a_run_puts_off_is_asked_for_again_in_the_same_run_once_it_falls_due(system, unexplained):
-    system.enqueue("late-1", "not_ready-1")
-    busy = keep_busy(system)
-
-    summary = system.sync(system.settings(workers=2, empty_delay=0.05))
-
-    assert system.states() == {"done": busy + 2}
-    assert system.simulator.calls["late-1"] == system.simulator.calls["not_ready-1"] == 3
-    assert (summary.counts["put_off"], summary.counts["claimed"]) == (4, busy + 6)
-    assert unexplained(summary.counts) == 0
-
-
-def test_what_failed_is_tried_again_in_the_same_run_once_it_falls_due(system, unexplained):
+def test_what_falls_due_again_while_a_run_works_is_asked_for_in_the_same_run(system, unexplained):
     system.simulator.failures = 2
-    system.enqueue("flaky_500-1")
     busy = keep_busy(system)
+    system.enqueue("late-1", "not_ready-1", "flaky_500-1")
+    system.change("late-1", "not_ready-1", "flaky_500-1", run_after=system.now() - HOUR)
 
-    summary = system.sync(system.settings(workers=2, retry_delay=0.05))
-    row = system.request("flaky_500-1")
+    summary = system.sync(system.settings(workers=2, empty_delay=0.03, retry_delay=0.03))
+    failed = system.request("flaky_500-1")
 
-    assert system.states() == {"done": busy + 1}
-    assert (row["attempts"], row["last_error_kind"]) == (3, None)
-    assert (summary.counts["retried"], summary.counts["claimed"]) == (2, busy + 3)
+    assert system.states() == {"done": busy + 3}
+    assert {system.simulator.calls[name] for name in ("late-1", "not_ready-1", "flaky_500-1")} == {3}
+    assert (failed["attempts"], failed["last_error_kind"]) == (3, None)
+    assert (summary.counts["put_off"], summary.counts["retried"]) == (4, 2)
+    assert summary.counts["claimed"] == busy + 9
     assert unexplained(summary.counts) == 0
 
 
