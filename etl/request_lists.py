@@ -58,14 +58,18 @@ def check_request_id(line: int, text: str) -> Listed:
 
 def _from_csv(rest: Iterator[tuple[int, str]], delimiter: str, column: int, skipped: int) -> Iterator[Listed]:
     reader = csv.reader((line for _, line in rest), delimiter=delimiter)
-    try:
-        next(reader)
-        for row in reader:
-            number = reader.line_num + skipped - 1
-            if row:
-                yield check_request_id(number, row[column].strip() if column < len(row) else "")
-    except csv.Error as error:
-        yield Listed(reader.line_num + skipped - 1, problem=f"is no CSV: {error}")
+    next(reader)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Listed(reader.line_num + skipped - 1, problem=f"is no CSV: {error}")
+            continue
+        if any(cell.strip() for cell in row):
+            text = row[column].strip() if column < len(row) else ""
+            yield check_request_id(reader.line_num + skipped - 1, text)
 
 
 def _from_json(rest: Iterator[tuple[int, str]]) -> Iterator[Listed]:

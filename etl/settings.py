@@ -25,6 +25,7 @@ DEFAULT_ACCOUNT = "default"
 _NAME = "cdr-sync"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)")
+_VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]{0,63}")
 _LONGEST_SECONDS = 3_660 * 86_400
 _AT_LEAST_ONE = msgspec.Meta(ge=1, le=1_000_000)
 
@@ -219,14 +220,16 @@ def _account(
     if "secret" in unknown:
         problems.append(f"{path}: {place}: a secret does not belong here: use secret_file or secret_env")
     elif unknown:
-        problems.append(f"{path}: {place}: there is no setting {min(unknown)!r}")
+        problems += [f"{path}: {place}: there is no setting {name!r}" for name in sorted(unknown)]
     secret = ""
     if file := table.get("secret_file"):
         secret = _read_secret_file(str(file), f"{place}: secret_file", problems) or ""
     elif variable := table.get("secret_env"):
         secret = environment.get(str(variable), "").strip()
         if not secret:
-            problems.append(f"{place}: the environment variable {variable} is empty or not set")
+            # What is no name could be the secret itself, typed into the wrong place: it is not repeated.
+            shown = str(variable) if _VARIABLE.fullmatch(str(variable)) else "that secret_env names"
+            problems.append(f"{place}: the environment variable {shown} is empty or not set")
     else:
         problems.append(f"{place}: has no secret: set PIOPIY_SECRET or PIOPIY_SECRET_FILE, or secret_file")
     if len(name) > 64:  # noqa: PLR2004 (the width of the column)
@@ -238,9 +241,10 @@ def _read_secret_file(file: str, place: str, problems: list[str]) -> str | None:
     try:
         value = Path(file).expanduser().read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{place}: {file} cannot be read: {getattr(error, 'strerror', None) or 'not text'}")
+        shown = file if "/" in file or "\\" in file else "the file that it names"  # likewise
+        problems.append(f"{place}: {shown} cannot be read: {getattr(error, 'strerror', None) or 'not text'}")
         return None
     if not value:
-        problems.append(f"{place}: {file} is empty")
+        problems.append(f"{place}: the file is empty")
         return None
     return value

@@ -6,8 +6,9 @@ that is really written. A quiet run writes none.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from etl.secrecy import hide_secret
@@ -27,7 +28,8 @@ class Log:
     ) -> None:
         self._level = LEVELS["info" if is_verbose else "warning"]
         self._style = style
-        self._secrets = tuple(secret for secret in secrets if secret)
+        # The longest first: where one begins with another, nothing of it is left.
+        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
         self._context: dict[str, object] = {}
 
     def bind(self, **context: object) -> None:
@@ -48,14 +50,15 @@ class Log:
 
     def _write(self, level: str, message: str, fields: dict[str, object]) -> None:
         if LEVELS[level] >= self._level:
-            self._logger().log(LEVELS[level], message, **self._context, **fields)
+            self._logger().log(LEVELS[level], message, **(self._context | fields))
 
     def _logger(self) -> Any:
         import structlog  # noqa: PLC0415 (slow to import, and mostly not needed)
 
         is_console = self._style == "console" or (self._style == "auto" and sys.stderr.isatty())
+        has_colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         renderer: Any = (
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+            structlog.dev.ConsoleRenderer(colors=has_colours)
             if is_console
             else structlog.processors.JSONRenderer(ensure_ascii=False)
         )
@@ -64,20 +67,15 @@ class Log:
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                self._redact,
                 renderer,
+                self._redact,
             ],
             wrapper_class=structlog.make_filtering_bound_logger(self._level),
             cache_logger_on_first_use=False,
         )
 
-    def _redact(
-        self, _logger: object, _method: str, event: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
-        """Take every known secret out of every text, wherever it came from."""
-        return {name: self._redacted(value) for name, value in event.items()}
-
-    def _redacted(self, value: Any) -> Any:
+    def _redact(self, _logger: object, _method: str, line: Any) -> str:
+        """Take every known secret out of the line as it will be read, wherever in it a secret stands."""
         for secret in self._secrets:
-            value = hide_secret(value, secret) if isinstance(value, str) else value
-        return value
+            line = hide_secret(line, secret)
+        return str(line)

@@ -13,9 +13,9 @@ from time import monotonic
 import pytest
 from sqlalchemy import func, select, update
 
-from etl.db.connection import open_engine, reading
+from etl.db.connection import open_engine, reading, sqlite_path
 from etl.db.request_queue import database_now, enqueue_requests
-from etl.db.schema import upgrade
+from etl.db.schema import create_sqlite_file, upgrade
 from etl.db.tables import PENDING, RUNNING, cdr_requests
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings
 from etl.simulator import Simulator
@@ -170,20 +170,21 @@ def fresh_database(request, tmp_path_factory):
     """Makes databases; returns their URLs. The one place that knows how: others join as parameters."""
     assert request.param == "sqlite"
 
-    def migrated():
-        path = tmp_path_factory.mktemp("migrated") / "cdr.sqlite3"
-        engine = open_engine(f"sqlite:///{path}")
-        upgrade(engine)
-        engine.dispose()
-        return path
+    def empty(name):
+        url = f"sqlite:///{tmp_path_factory.mktemp(name) / 'cdr.sqlite3'}"
+        create_sqlite_file(url)
+        return url
 
-    template = migrated()
+    template = empty("migrated")
+    engine = open_engine(template)
+    upgrade(engine)
+    engine.dispose()
 
     def make(*, is_migrated=True):
-        path = tmp_path_factory.mktemp("database") / "cdr.sqlite3"
+        url = empty("database")
         if is_migrated:
-            shutil.copyfile(template, path)
-        return f"sqlite:///{path}"
+            shutil.copyfile(sqlite_path(template), sqlite_path(url))
+        return url
 
     return make
 

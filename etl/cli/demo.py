@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
 _REQUESTS = 300
 _LONGEST = timedelta(seconds=60)
-_CALLS = (
-    "call_time, request_id, direction, b_leg_count, a_status, b_to, to_country, answered, talk_seconds, "
-    "billed_rate_total"
-)
-_LEGS = "call_time, request_id, leg, from_number, to_e164, duration_seconds, rate, balance, status"
+_CALLS = "call_time, request_id, b_to, answered, talk_seconds, billed_rate_total"
+_LEGS = "call_time, request_id, leg, to_number, duration_seconds, rate, status"
 
 
 @click.command("demo")
@@ -98,7 +95,7 @@ def _sync_until_settled(engine: Engine, url: str, simulator: Simulator, stop: St
     counts: Counter[str] = Counter()
     with watched(engine) as on_progress:
         waiting = _REQUESTS
-        while waiting and stop.signal is None:
+        while waiting and not stop.event.is_set():
             summary = run_sync(
                 engine,
                 settings,

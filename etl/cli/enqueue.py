@@ -46,19 +46,19 @@ def command(
     if not request_ids and from_file is None:
         raise UsageError("There is nothing to enqueue: give IDs, or --from-file FILE")
     listed = itertools.chain(
-        (check_request_id(number, text.strip()) for number, text in enumerate(request_ids, start=1)),
-        _from_file(from_file),
+        (("argument", check_request_id(n, text.strip())) for n, text in enumerate(request_ids, start=1)),
+        (("line", entry) for entry in _from_file(from_file)),
     )
     new = seen = invalid = 0
     chunk = list(itertools.islice(listed, _CHUNK))  # a list that cannot be read makes no database
     engine = app.engine()
     while chunk:
-        good = [entry.request_id for entry in chunk if entry.problem is None]
-        for entry in chunk:
+        good = [entry.request_id for _, entry in chunk if entry.problem is None]
+        for place, entry in chunk:
             if entry.problem is not None:
                 invalid += 1
                 if invalid <= _SHOWN:
-                    click.echo(f"line {entry.line}: {entry.problem}", err=True)
+                    click.echo(f"{place} {entry.line}: {entry.problem}", err=True)
         if good:
             with engine.begin() as connection:
                 new += enqueue_requests(
@@ -67,7 +67,7 @@ def command(
         seen += len(good)
         chunk = list(itertools.islice(listed, _CHUNK))
     if invalid > _SHOWN:
-        click.echo(f"… and {invalid - _SHOWN:,} more invalid lines", err=True)
+        click.echo(f"… and {invalid - _SHOWN:,} more", err=True)
     click.echo(f"{counted(new, 'new request')}, {seen - new:,} already known, {invalid:,} invalid")
     if invalid and not seen:
         raise click.exceptions.Exit(1)

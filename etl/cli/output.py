@@ -30,25 +30,38 @@ def row_as_dict(row: Any, *, without: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def print_table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> None:
-    """Print rows as a table; on a terminal no wider than it is, elsewhere never cut."""
+    """Print rows as a table, whose values stay whole so that they can be copied.
+
+    Where a terminal is too narrow for it, each row becomes a block of lines, one a column.
+    """
     if not rows:
         click.echo("(none)")
         return
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 (only where a table is printed)
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    numeric = [
+    cells = [[shown(value) for value in row] for row in rows]
+    is_number = [
         all(isinstance(row[i], int | float | Decimal | None) for row in rows) for i in range(len(headings))
     ]
-    for heading, is_number in zip(headings, numeric, strict=True):
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(shown(value)) for value in row))
-    Console(file=sys.stdout, width=width, highlight=False).print(table)
+    widths = [max(len(heading), *(len(row[i]) for row in cells)) for i, heading in enumerate(headings)]
+    if sys.stdout.isatty() and sum(widths) + 2 * len(widths) > shutil.get_terminal_size().columns:
+        _print_blocks(cells, headings)
+        return
+    click.echo("  ".join(_padded(*one) for one in zip(headings, widths, is_number, strict=True)).rstrip())
+    click.echo("  ".join("─" * width for width in widths))
+    for row in cells:
+        click.echo("  ".join(_padded(*one) for one in zip(row, widths, is_number, strict=True)).rstrip())
+
+
+def _padded(text: str, width: int, is_number: bool) -> str:  # noqa: FBT001
+    return text.rjust(width) if is_number else text.ljust(width)
+
+
+def _print_blocks(cells: Sequence[Sequence[str]], headings: Sequence[str]) -> None:
+    width = max(len(heading) for heading in headings)
+    for number, row in enumerate(cells):
+        if number:
+            click.echo()
+        for heading, text in zip(headings, row, strict=True):
+            click.echo(f"{heading.ljust(width)}  {text}".rstrip())
 
 
 def shown(value: object) -> str:

@@ -35,7 +35,11 @@ def only_one(database_url: str, *, is_wanted: bool) -> Iterator[None]:
         return
     import fcntl  # noqa: PLC0415 (not there on Windows)
 
-    name = hashlib.sha256(database_url.encode()).hexdigest()[:16]
+    from etl.db.connection import sqlite_path  # noqa: PLC0415
+
+    file_path = sqlite_path(database_url)
+    subject = str(file_path.resolve()) if file_path else database_url
+    name = hashlib.sha256(subject.encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"cdr-sync-{os.getuid()}-{name}.lock"
     with path.open("a") as file:
         try:

@@ -20,6 +20,7 @@ _DRIVERS = {
     "mysql": ("mysql+pymysql", "mysql"),
     "mariadb": ("mariadb+pymysql", "mysql"),
 }
+_OUR_FAULTS = ("no such table", "no such column", "syntax error", "no such function")
 _CONFLICTS = ("database is locked", "database table is locked")
 # A database that does not answer must end a command, and not hang it.
 _POSTGRESQL_ARGUMENTS = {
@@ -225,8 +226,10 @@ def is_unreachable(error: BaseException) -> bool:
     if not isinstance(error, exc.DBAPIError):
         return False
     if isinstance(error.orig, sqlite3.Error):
-        return "no such table" not in str(error.orig) and isinstance(
-            error, exc.OperationalError | exc.DatabaseError
+        # SQLite says of a broken file, and of a statement of ours that is wrong, the same: an error.
+        is_ours = any(words in str(error.orig) for words in _OUR_FAULTS)
+        return not is_ours and not isinstance(
+            error, exc.IntegrityError | exc.ProgrammingError | exc.DataError
         )
     return error.connection_invalidated or isinstance(error, exc.OperationalError | exc.InterfaceError)
 
@@ -238,5 +241,5 @@ def told(error: BaseException) -> CdrSyncError | None:
     """
     if isinstance(error, exc.DBAPIError) and is_unreachable(error):
         reason = " ".join(str(error.orig).split()) or type(error.orig).__name__
-        return DatabaseUnavailableError(f"The database is not to be used: {reason}")
+        return DatabaseUnavailableError(f"The database cannot be used: {reason}")
     return None

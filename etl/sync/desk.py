@@ -90,8 +90,10 @@ class Desk:
         if asked.crash is not None:
             return [Verdict(asked)]
         if error is None or shows_life(error):
-            if error is None and (asked.legs or self.canary is None):
+            if error is None and asked.legs:
                 self.latest_good = self.canary = asked.request.request_id
+            elif error is None and self.canary is None:
+                self.canary = asked.request.request_id  # better than none, for this run
             self.had_answer = True
             return [*self._settle_row(), Verdict(asked)]
         if isinstance(error, RateLimitedError) and error.retry_after is not None:
@@ -157,6 +159,9 @@ class Desk:
 
     def _take_canary(self, asked: Asked, *, is_stopping: bool) -> list[Verdict]:
         self.awaits_canary = False
+        if asked.crash is not None:
+            self.is_closed = True  # a fault of our own makes nobody guilty, and is not to be repeated
+            return self.give_back()
         judgement = judge_canary(asked.error)
         if judgement is Judgement.OWN:
             self.had_answer = True

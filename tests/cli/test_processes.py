@@ -290,7 +290,12 @@ def test_a_command_that_finds_the_first_one_still_at_the_migrations_waits_for_it
     new_operator, empty_database
 ):
     with contextlib.closing(sqlite3.connect(empty_database)) as connection:
-        schema = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")]
+        schema = [
+            sql
+            for (sql,) in connection.execute(
+                "SELECT sql FROM sqlite_schema WHERE sql <> '' AND name <> 'sqlite_sequence'"
+            )
+        ]
         ((revision,),) = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     new_operator.database.parent.mkdir(parents=True)
     with contextlib.closing(sqlite3.connect(new_operator.database, isolation_level=None)) as migrator:

@@ -70,9 +70,7 @@ def reap(engine):
 
 
 def settle_in(connection, *verdicts):
-    return settle(
-        connection, verdicts, run_id=1, rules=RULES, chance=lambda: 1.0, secrets={"default": "s3cret-word"}
-    )
+    return settle(connection, verdicts, run_id=1, rules=RULES, chance=lambda: 1.0)
 
 
 @pytest.fixture

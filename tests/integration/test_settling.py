@@ -91,7 +91,6 @@ class Worker:
                 run_id=run_id,
                 rules=rules,
                 chance=lambda: chance,
-                secrets={"default": self.secret},
             )
 
     def answered(self, *legs, request_id="one", count=None, body=None, **options):
@@ -120,7 +119,7 @@ def legs(database):
 
 def parsed(body):
     answer = read_answer(200, body)
-    return parse_legs(answer, region="IN"), answer.count
+    return parse_legs(answer, region="IN", secret=SECRET), answer.count
 
 
 # --- Legs --------------------------------------------------------------------------------------------
@@ -447,7 +446,7 @@ def ask_and_settle(worker, status, body):
 
     Reply.status, Reply.body = status, body
     (request,) = worker.claim("one")
-    asked = ask(request, lambda _: Reply, lambda once: once(), region="IN")
+    asked = ask(request, lambda _: Reply, lambda once: once(), region="IN", secret=worker.secret)
     return worker.settle(Verdict(asked))
 
 
@@ -741,6 +740,7 @@ def real_asker(system, account):
         def fetch(request_id):
             return api.fetch_answer(request_id, credentials)
 
-        return ask(request, fetch, lambda once: once(), region="IN", is_canary=is_canary)
+        secret = account.secret
+        return ask(request, fetch, lambda once: once(), region="IN", secret=secret, is_canary=is_canary)
 
     return ask_one

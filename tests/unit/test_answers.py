@@ -151,7 +151,9 @@ def test_a_404_inside_a_success_is_never_an_answer(status, code, cdr):
     assert type(error_of(status, body(cmi_code=code, **cdr))) is NotFoundError
 
 
-@pytest.mark.parametrize("code", [0, -200, 20, 2000, 199, 999, 10**4000, "0", "9" * 5000, "0000002004"])
+@pytest.mark.parametrize(
+    "code", [0, -200, 20, 2000, 199, 999, 10**4000, "0", "9" * 5000, "0000002004", "1000000000000000200"]
+)
 def test_a_code_of_no_known_meaning_is_rejected(code):
     assert type(error_of(200, body(code=code, cdr=LEGS))) is RejectedError
 

@@ -25,6 +25,7 @@ from etl.sync.asking import Asked, Askers, ask
 NOON = datetime(2021, 11, 16, 12, tzinfo=UTC)
 GOOD = b'{"count":1,"cdr":[{"leg":"b","to":9100000000,"time":1637069609000}],"code":200}'
 BROKEN = b'{"count":1,"cdr":[{"leg":"b","to":9100000000}],"code":200}'
+SECRET = "s3cr3t/0f-the-account"
 PATIENCE = 5.0  # seconds
 
 
@@ -74,7 +75,7 @@ def up_to(tries: int):
 
 
 def ask_for(*steps, repeat=once, **keywords) -> Asked:
-    return ask(request(), scripted(*steps), repeat, region="IN", **keywords)
+    return ask(request(), scripted(*steps), repeat, region="IN", secret=SECRET, **keywords)
 
 
 # --- One request -------------------------------------------------------------------------------------
@@ -146,6 +147,14 @@ def test_a_crash_of_our_own_is_given_back_and_not_raised(crash):
     assert asked.request == request()
 
 
+@pytest.mark.parametrize("echo", [SECRET, SECRET.replace("/", "\\/")], ids=["plain", "escaped"])
+def test_a_secret_that_the_api_repeats_reaches_neither_body_nor_message(echo):
+    asked = ask_for(Reply(body=f'{{"code":404,"msg":"not {echo}"}}'.encode()))
+
+    assert isinstance(asked.error, NotFoundError)
+    assert "0f-the-account" not in f"{asked.error} {asked.error.body} {asked.body}"
+
+
 def test_a_body_is_not_shown_where_an_asked_request_is():
     assert "9100000000" not in repr(ask_for(Reply(429)))
 
@@ -179,7 +188,7 @@ class Office:
                     raise ZeroDivisionError
                 return Reply()
 
-            return ask(claimed, fetch, once, region="IN", is_canary=is_canary)
+            return ask(claimed, fetch, once, region="IN", secret=SECRET, is_canary=is_canary)
 
         return ask_one
 

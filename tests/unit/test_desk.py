@@ -59,10 +59,14 @@ def new_desk(*, workers=4, **keywords) -> Desk:
     return Desk(Account("default", 1, "a-secret"), FakeAskers(), workers=workers, **keywords)
 
 
+def hand(desk: Desk, *requests: ClaimedRequest) -> None:
+    desk.take_in(requests)
+    desk.hand_out(requests)
+
+
 def put(desk: Desk, *numbers: int) -> None:
     """Have requests asked for, all of which the threads begin with."""
-    for number in numbers:
-        desk.put(request(number))
+    hand(desk, *(request(number) for number in numbers))
     desk.askers.inbox.clear()
 
 
@@ -293,7 +297,7 @@ def test_what_comes_in_after_the_desk_has_closed_is_given_back_or_kept():
 def test_what_no_thread_has_begun_with_is_given_back_with_the_rest():
     desk = new_desk(canary="good")
     put(desk, *range(1, 6))
-    desk.put(request(6))
+    hand(desk, request(6))
     for number in range(1, 6):
         answer(desk, number, DOWN)
 
@@ -425,7 +429,7 @@ def test_nothing_held_is_nothing_to_judge():
 def test_after_a_valid_answer_and_without_a_canary_failures_at_the_tail_are_their_own():
     desk = new_desk()
     put(desk, 1, 2)
-    answer(desk, 1, legs=())
+    answer(desk, 1, MALFORMED)
     desk.is_exhausted = True
 
     assert answer(desk, 2, DOWN) == counted(2)
@@ -479,7 +483,7 @@ def test_giving_back_leaves_what_the_threads_have_begun_with():
     desk = new_desk()
     put(desk, 1, 2)
     answer(desk, 2, DOWN)
-    desk.put(request(3))
+    hand(desk, request(3))
 
     assert sorted(told(desk.give_back())) == released(2, 3)
     assert told(desk.give_back()) == []
@@ -507,7 +511,7 @@ def work(desk: Desk, due: list[int], error_of) -> tuple[Counter, int]:
         if room > 0:
             claimed, due = due[:room], due[room:]
             for number in claimed:
-                desk.put(request(number))
+                hand(desk, request(number))
             desk.is_exhausted = len(claimed) < room
         elif not desk.awaits_canary:
             desk.is_exhausted = not desk.is_waiting
@@ -633,7 +637,7 @@ class Coordinator:
     def put(self, how_many):
         for _ in range(0 if self.is_stopping else min(how_many, self.desk.room())):
             self.requests += 1
-            self.desk.put(request(self.requests))
+            hand(self.desk, request(self.requests))
 
     def begin(self, how_many):
         inbox = self.desk.askers.inbox
