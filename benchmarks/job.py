@@ -30,7 +30,8 @@ APP_ID, SECRET = 2222222, "simulated-secret"
 
 def main() -> None:
     """Run all parts, and print a table of medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=shape)
     parser.add_argument("part", nargs="?", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--requests", type=int, default=5_000)
     parser.add_argument("--workers", type=int, default=32)
@@ -43,9 +44,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         simulator, url = start_simulator(options.latency)
+        repeats = range(options.repeat)
         try:
             measured = {
-                part: [measure(part, options, url, Path(folder) / f"{part}{n}") for n in range(options.repeat)]
+                part: [measure(part, options, url, Path(folder) / f"{part}{n}") for n in repeats]
                 for part in PARTS
             }
         finally:
@@ -76,7 +78,8 @@ def measure(part: str, options: argparse.Namespace, url: str, folder: Path) -> t
     if part == "job":
         listed = "\n".join(request_ids(options.requests))
         enqueue = [sys.executable, "-m", "etl", "enqueue", "--from-file", "-"]
-        subprocess.run(enqueue, input=listed, text=True, env=environment, check=True, stdout=subprocess.DEVNULL)
+        quiet = subprocess.DEVNULL
+        subprocess.run(enqueue, input=listed, text=True, env=environment, check=True, stdout=quiet)
         command = [sys.executable, "-m", "etl", "sync"]
     else:
         arguments = ["--requests", str(options.requests), "--workers", str(options.workers), "--url", url]
@@ -90,7 +93,8 @@ def measure(part: str, options: argparse.Namespace, url: str, folder: Path) -> t
 def report(options: argparse.Namespace, measured: dict[str, list[tuple[float, float]]]) -> None:
     """Print the medians, and what each is of plain fetching and of the ideal wall time."""
     ideal = options.requests * options.latency / options.workers
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, {time.strftime('%F')}")
+    machine = f"{platform.platform()}, {os.cpu_count()} cores"
+    print(f"{machine}, Python {platform.python_version()}, {time.strftime('%F')}")
     print(f"{options.requests} requests, {options.workers} threads, {options.latency * 1000:g} ms latency\n")
     print(f"{'part':8} {'CPU ms/request':>15} {'of plain':>9} {'of tuned':>9} {'wall s':>8} {'of ideal':>9}")
     cpu = {part: statistics.median(one[0] for one in runs) for part, runs in measured.items()}

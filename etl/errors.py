@@ -31,6 +31,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+SHORT_PAUSE_SECONDS = 5.0  # what a thread waits for itself where the API asks for a pause
+
 
 class CdrSyncError(Exception):
     """A failure that a person is told in one line: what is wrong, where, and what to do."""
@@ -118,6 +120,11 @@ class RateLimitedError(TransientError):
     ) -> None:
         super().__init__(message, http_status=http_status, body=body)
         self.retry_after = retry_after  # seconds, never negative; None where nothing usable was said
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the API asks for more patience than a run has: then the queue waits, at no attempt."""
+        return self.retry_after is not None and self.retry_after > SHORT_PAUSE_SECONDS
 
 
 class UnreadableError(TransientError):

@@ -57,7 +57,7 @@ def check_request_id(line: int, text: str) -> Listed:
 
 
 def _from_csv(rest: Iterator[tuple[int, str]], delimiter: str, column: int, skipped: int) -> Iterator[Listed]:
-    reader = csv.reader((line for _, line in rest), delimiter=delimiter)
+    reader = csv.reader((line for _, line in rest), delimiter=delimiter, strict=True)
     next(reader)
     while True:
         try:

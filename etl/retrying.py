@@ -17,7 +17,7 @@ from etl.errors import RateLimitedError, TransientError
 
 FIRST_PAUSE = 0.5  # seconds; doubled after each try
 LONGEST_PAUSE = 10.0  # seconds
-SHORT_PAUSE = 5.0  # seconds; an API that asks for a longer one is asked again by the queue
+
 
 TRANSACTION_TRIES = 8
 FIRST_TRANSACTION_PAUSE = 0.05  # seconds; doubled after each try
@@ -42,7 +42,7 @@ class Patience:
 
     Only a `TransientError` leads to another try. The pauses before it are random, at most 0.5, 1, 2, 4, 8,
     10, 10, … seconds, so that calls which failed together do not come back together. A pause that the API
-    asked for is added where it is `SHORT_PAUSE` or less; where it is longer, there is no other try.
+    asked for is added where it is short; where it is longer, there is no other try.
 
     Args:
         tries: how many tries a call has, 1 or more.
@@ -152,9 +152,7 @@ def _try_once(call: _Call, function: Callable[..., T], *args: Any, **kwargs: Any
 
 
 def _may_pass_in_seconds(error: BaseException) -> bool:
-    if isinstance(error, RateLimitedError) and (error.retry_after or 0.0) > SHORT_PAUSE:
-        return False
-    return isinstance(error, TransientError)
+    return isinstance(error, TransientError) and not (isinstance(error, RateLimitedError) and error.is_long)
 
 
 def _jittered(rand: float, tries: int, first: float, longest: float) -> float:

@@ -25,7 +25,7 @@ DEFAULT_ACCOUNT = "default"
 _NAME = "cdr-sync"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)")
-_VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]{0,63}")
+_VARIABLE = re.compile("[A-Z_][A-Z0-9_]{0,63}")
 _LONGEST_SECONDS = 3_660 * 86_400
 _AT_LEAST_ONE = msgspec.Meta(ge=1, le=1_000_000)
 
@@ -121,6 +121,8 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str] 
     problems += [f"{path}: there is no setting {name!r}" for name in content if name not in known]
     values["accounts"] = _accounts(content.get("accounts", {}), path, environment, problems)
     settings = Settings(**values)
+    if not settings.request_timeout:
+        problems.append("request_timeout must be more than 0")
     if settings.lease < 2 * settings.request_timeout:
         problems.append("lease must be at least twice request_timeout, or claims expire during their call")
     if problems:
@@ -196,9 +198,9 @@ def _accounts(
     if environment.get("PIOPIY_APP_ID"):
         default["app_id"] = environment["PIOPIY_APP_ID"]
     if environment.get("PIOPIY_SECRET"):
-        default = {"app_id": default.get("app_id"), "secret_env": "PIOPIY_SECRET"}
+        default = {**_without_secret(default), "secret_env": "PIOPIY_SECRET"}
     elif environment.get("PIOPIY_SECRET_FILE"):
-        default = {"app_id": default.get("app_id"), "secret_file": environment["PIOPIY_SECRET_FILE"]}
+        default = {**_without_secret(default), "secret_file": environment["PIOPIY_SECRET_FILE"]}
     if default:
         merged[DEFAULT_ACCOUNT] = default
     for name, table in merged.items():
@@ -206,6 +208,10 @@ def _accounts(
         if account is not None:
             accounts[name] = account
     return accounts
+
+
+def _without_secret(table: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in table.items() if name not in ("secret_file", "secret_env")}
 
 
 def _account(

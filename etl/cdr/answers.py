@@ -31,6 +31,7 @@ _UNAUTHORIZED = frozenset({401, 403, 407})
 _NOT_READY = frozenset({202, 204, 425})
 _PASSING = frozenset({408})
 _RATE_LIMITED = 429
+_LONGEST_NUMBER = 18  # digits
 _LARGEST_COUNT = 2**31 - 1
 _MESSAGE_LENGTH = 200
 
@@ -75,7 +76,7 @@ def read_answer(status: int, body: bytes, *, retry_after: float | None = None) -
 
 def _success(content: Mapping[str, object], status: int, body: bytes) -> Answer:
     cdr = content.get("cdr")
-    if isinstance(cdr, dict):
+    if isinstance(cdr, dict) and cdr:
         cdr = [cdr]
     if not isinstance(cdr, list):
         raise UnreadableError(
@@ -108,27 +109,28 @@ def _decode(status: int, body: bytes) -> Mapping[str, object]:
 
 
 def _code_of(content: Mapping[str, object]) -> int | None:
-    """The code of the answer, which sibling endpoints call `cmi_code` and sometimes send as a string."""
-    for name in ("code", "cmi_code"):
-        value = content.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-            return int(value.strip()[-18:])
-    return None
+    """The code of the answer, which sibling endpoints call `cmi_code` and sometimes send as a string.
+
+    Where both are there, the one that is no success counts.
+    """
+    codes = [_whole_number(content[name]) for name in ("code", "cmi_code") if content.get(name) is not None]
+    return next((code for code in codes if code != SUCCESS), SUCCESS) if codes else None
+
+
+def _whole_number(value: object) -> int | None:
+    if isinstance(value, str):
+        text = value.strip()
+        # Digits beyond those change nothing: such a number means nothing here either way.
+        return int(text.lstrip("0")[:_LONGEST_NUMBER] or 0) if text.isascii() and text.isdigit() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _count_of(content: Mapping[str, object], status: int, body: bytes) -> int | None:
-    value = content.get("count")
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        value = int(value.strip()[:12])
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST_COUNT:
+    sent = content.get("count")
+    value = _whole_number(sent)
+    if sent is not None and (value is None or not 0 <= value <= _LARGEST_COUNT):
         raise MalformedError(
-            f"`count` is {describe(value)}, where a number of legs was expected",
-            http_status=status,
-            body=body,
+            f"`count` is {describe(sent)}, where a number of legs was expected", http_status=status, body=body
         )
     return value
 

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 from etl.errors import (
-    CallConnectionError,
-    CallTimeoutError,
     MalformedError,
     NotReadyError,
     RefusedError,
     RequestError,
+    TransientError,
     UnauthorizedError,
 )
 
@@ -68,9 +67,9 @@ def judge_row(
         return Judgement.REFUSED if latest_refusals == len(row) else Judgement.API_DOWN
     if not is_tail:
         return Judgement.UNDECIDED
-    # Nobody was there to answer, now or ever before: no request can be blamed for that.
-    is_silence = all(isinstance(error, CallConnectionError | CallTimeoutError) for error in row)
-    return Judgement.API_DOWN if is_silence and not had_answer else Judgement.OWN
+    # The API never worked for us, so that nothing says it is the requests: an outage uses no attempt.
+    is_outage = not had_answer and all(isinstance(error, TransientError) for error in row)
+    return Judgement.API_DOWN if is_outage else Judgement.OWN
 
 
 def judge_canary(error: RequestError | None) -> Judgement:

@@ -16,6 +16,7 @@ from etl.cdr.records import ClaimedRequest, Leg
 from etl.errors import MalformedError, NotReadyError, RateLimitedError, RequestError, UnstorableError
 
 LONGEST_DELAY = timedelta(hours=6)
+SHORTEST_WAIT = timedelta(seconds=1)  # no run asks for one request over and over
 _NOTHING = timedelta(0)
 
 
@@ -101,7 +102,7 @@ def decide_answer(
     """
     waited_until = request.enqueued_at + rules.empty_for
     is_late = now >= waited_until
-    growing = _growing(rules.empty_delay, request.fetches, chance)
+    growing = max(SHORTEST_WAIT, _growing(rules.empty_delay, request.fetches, chance))
     if not legs:
         return Empty() if is_late else PutOff(min(growing, waited_until - now), "no legs yet")
     end = max(leg.end for leg in legs)
@@ -125,7 +126,7 @@ def decide_failure(
     match error:
         case MalformedError() | UnstorableError():
             return Dead(error)
-        case RateLimitedError(retry_after=float() as seconds):
+        case RateLimitedError(is_long=True, retry_after=float() as seconds):
             return Released(timedelta(seconds=min(seconds, 86_400.0)), error)
         case NotReadyError():
             age = now - request.enqueued_at

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _REQUESTS = 300
 _LONGEST = timedelta(seconds=60)
-_CALLS = "call_time, request_id, b_to, answered, talk_seconds, billed_rate_total"
-_LEGS = "call_time, request_id, leg, to_number, duration_seconds, rate, status"
+_CALLS = "call_time, request_id, b_to, answered, billed_rate_total"
+_LEGS = "call_time, request_id, leg, to_e164, duration_seconds AS seconds, rate, status"
 
 
 @click.command("demo")
@@ -139,7 +139,7 @@ def _tell_rows(engine: Engine) -> None:
         ):
             rows = first_rows(connection, table, columns, most=5)
             click.echo(f"\n{title}")
-            print_table([[_short(value) for value in row] for row in rows], columns.split(", "))
+            print_table([[_short(value) for value in row] for row in rows], rows[0]._fields)
 
 
 def _short(value: object) -> object:

@@ -96,9 +96,9 @@ class Desk:
                 self.canary = asked.request.request_id  # better than none, for this run
             self.had_answer = True
             return [*self._settle_row(), Verdict(asked)]
-        if isinstance(error, RateLimitedError) and error.retry_after is not None:
+        if isinstance(error, RateLimitedError) and error.is_long:
             self.is_closed = True
-            return [Verdict(asked, pause_seconds=error.retry_after)]
+            return [Verdict(asked, pause_seconds=error.retry_after), *self.give_back()]
         if self.is_closed or is_stopping:
             return [Verdict(asked, is_released=True)]
         self._row.append(asked)

@@ -206,7 +206,7 @@ class Job:
         """
         rooms = {name: self._room(desk) for name, desk in self._desks.items()} if claims else {}
         for name, room in rooms.items():
-            self._desks[name].is_exhausted = room == 0
+            self._desks[name].is_exhausted = room == 0 and not self._desks[name].is_waiting
         if not (verdicts or calls or any(rooms.values())):
             return
         try:

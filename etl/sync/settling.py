@@ -160,10 +160,10 @@ def _settlement(asked: Asked, outcome: Outcome, change: LegChanges | None) -> Se
         case PutOff(delay):
             told = {} if asked.error is None else _told(asked, asked.error)
             return replace(base, delay=delay.total_seconds(), attempts=-1, **told)
-        case Released(delay):
-            return replace(
-                base, delay=delay.total_seconds() if delay else None, attempts=-1, http_status=None
-            )
+        case Released(delay, error):
+            told = {} if error is None else _told(asked, error)
+            wait = delay.total_seconds() if delay else None
+            return replace(base, delay=wait, attempts=-1, http_status=None, **told)
         case RetryLater(delay, error):
             return replace(base, delay=delay.total_seconds(), **_told(asked, error))
         case Dead(error):

@@ -119,7 +119,7 @@ def legs(database):
 
 def parsed(body):
     answer = read_answer(200, body)
-    return parse_legs(answer, region="IN", secret=SECRET), answer.count
+    return parse_legs(answer, region="IN"), answer.count
 
 
 # --- Legs --------------------------------------------------------------------------------------------

@@ -213,8 +213,8 @@ def test_the_last_delay_ends_with_empty_for():
     assert outcome.delay == MINUTE
 
 
-def test_no_delay_is_no_delay():
-    assert decide_answer([], empty_delay=NOTHING).delay == NOTHING
+def test_no_request_is_asked_for_over_and_over_even_where_no_delay_is_set():
+    assert decide_answer([], empty_delay=NOTHING).delay == timedelta(seconds=1)
 
 
 def test_attempts_play_no_part_in_waiting():

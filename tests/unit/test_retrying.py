@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from etl.errors import SHORT_PAUSE_SECONDS as SHORT_PAUSE
 from etl.errors import (
     CallConnectionError,
     CallTimeoutError,
@@ -15,7 +16,7 @@ from etl.errors import (
     ServerError,
     TooLargeError,
 )
-from etl.retrying import SHORT_PAUSE, Patience, retry_transaction
+from etl.retrying import Patience, retry_transaction
 
 
 class Clock:
