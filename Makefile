@@ -26,7 +26,8 @@ format: $(VENV)/.dev
 
 # The migrations, run by Alembic itself, must end in the tables that the models describe.
 schema: $(VENV)/.dev
-	folder=$$(mktemp -d) && export CDR_SYNC_DATABASE_URL=sqlite:///$$folder/check.sqlite3 \
+	folder=$$(mktemp -d) && touch $$folder/check.sqlite3 \
+		&& export CDR_SYNC_DATABASE_URL=sqlite:///$$folder/check.sqlite3 \
 		&& $(BIN)/alembic upgrade head && $(BIN)/alembic check \
 		&& $(BIN)/alembic downgrade base && $(BIN)/alembic upgrade head && rm -r $$folder
 

@@ -74,6 +74,7 @@ def cli(
     ctx.obj = App(
         {"config": config, "database_url": database_url, "log_format": log_format}, is_verbose=verbose
     )
+    ctx.call_on_close(ctx.obj.close)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ class App:
     def __init__(self, options: Mapping[str, object], *, is_verbose: bool) -> None:
         self._options = dict(options)
         self._is_verbose = is_verbose
+        self._engines: list[Engine] = []
 
     def set_option(self, setting: str, value: object) -> None:
         """Take over the option of a command that stands for a setting; None leaves the setting alone."""
@@ -63,11 +64,17 @@ class App:
         chosen = name or (DEFAULT_ACCOUNT if DEFAULT_ACCOUNT in self.settings.accounts else None)
         return self.accounts(chosen)[0]
 
+    def close(self) -> None:
+        """Give back what the command held, at its end."""
+        for engine in self._engines:
+            engine.dispose()
+
     def engine_as_it_is(self) -> Engine:
         """The database, whatever its schema."""
         from etl.db.connection import open_engine  # noqa: PLC0415
 
-        return open_engine(self.settings.database_url)
+        self._engines.append(open_engine(self.settings.database_url))
+        return self._engines[-1]
 
     def engine(self, *, creates: bool = True) -> Engine:
         """The database with the schema that this version needs.
@@ -76,7 +83,6 @@ class App:
         """
         from etl.db.connection import (  # noqa: PLC0415
             is_empty,
-            open_engine,
             reading,
             require_current_schema,
             sqlite_path,
@@ -85,7 +91,7 @@ class App:
         is_file = sqlite_path(self.settings.database_url) is not None
         if is_file and creates:
             self._create_file()
-        engine = open_engine(self.settings.database_url)
+        engine = self.engine_as_it_is()
         with reading(engine) as connection:
             is_new = is_file and creates and is_empty(connection)
             if not is_new:

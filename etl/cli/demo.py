@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -150,7 +151,8 @@ def _short(value: object) -> object:
 
 
 def _tell_next(url: str) -> None:
-    command_name = Path(sys.argv[0]).name if Path(sys.argv[0]).name == "cdr-sync" else "cdr-sync"
+    # What was typed to come here works again; the bare name only where a shell finds it.
+    command_name = "cdr-sync" if shutil.which("cdr-sync") else sys.argv[0]
     path = url.removeprefix("sqlite:///")
     click.echo(
         f"\nThe database is {path}. Look around in it:\n"  # noqa: S608 (lines to be read)
