@@ -72,15 +72,14 @@ class RequestError(Exception):
     """Why one request got no valid answer.
 
     `reason` is the stable word stored as `last_error_kind`; the message is for people, and never
-    holds the secret. `http_status` and `body` are what was received, where anything was.
+    holds the secret. `http_status` is what was received, where anything was.
     """
 
     reason: ClassVar[str] = "rejected"
 
-    def __init__(self, message: str, *, http_status: int | None = None, body: bytes | None = None) -> None:
+    def __init__(self, message: str, *, http_status: int | None = None) -> None:
         super().__init__(message)
         self.http_status = http_status
-        self.body = body
 
 
 class TransientError(RequestError):
@@ -111,14 +110,9 @@ class RateLimitedError(TransientError):
     reason = "rate_limited"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        http_status: int | None = None,
-        body: bytes | None = None,
+        self, message: str, *, retry_after: float | None = None, http_status: int | None = None
     ) -> None:
-        super().__init__(message, http_status=http_status, body=body)
+        super().__init__(message, http_status=http_status)
         self.retry_after = retry_after  # seconds, never negative; None where nothing usable was said
 
     @property

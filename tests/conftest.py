@@ -19,9 +19,10 @@ from etl.db.schema import create_sqlite_file, upgrade
 from etl.db.tables import PENDING, RUNNING, cdr_requests
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings
 from etl.simulator import Simulator
-from etl.sync.job import Job, Limits
+from etl.sync.job import Job
 from etl.sync.start import repeat_transaction, run_sync
 from etl.sync.stopping import Stop
+from etl.sync.summary import Limits
 
 a_moment = threading.Event().wait
 OUTCOMES = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")

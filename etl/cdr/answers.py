@@ -60,36 +60,34 @@ def read_answer(status: int, body: bytes, *, retry_after: float | None = None) -
         RequestError: the subclass says what kind of failure it is; `reason` is its stable word.
     """
     if status != SUCCESS and (status < 200 or status >= 300 or status in _NOT_READY):  # noqa: PLR2004 (2xx)
-        _raise_for_code(status, f"HTTP status {status}{_said(body)}", status, body, retry_after)
+        _raise_for_code(status, f"HTTP status {status}{_said(body)}", status, retry_after)
     content = _decode(status, body)
     code = _code_of(content)
     if code is None:
         raise UnreadableError(
             "the answer has no usable `code`, so that nothing says it is a success",
             http_status=status,
-            body=body,
         )
     if code != SUCCESS:
-        _raise_for_code(code, f"code {code} in the body{_said(body)}", status, body, retry_after)
-    return _success(content, status, body)
+        _raise_for_code(code, f"code {code} in the body{_said(body)}", status, retry_after)
+    return _success(content, status)
 
 
-def _success(content: Mapping[str, object], status: int, body: bytes) -> Answer:
+def _success(content: Mapping[str, object], status: int) -> Answer:
     cdr = content.get("cdr")
     if isinstance(cdr, dict) and cdr:
         cdr = [cdr]
     if not isinstance(cdr, list):
         raise UnreadableError(
-            f"`cdr` is {describe(cdr)}, where a list of legs was expected", http_status=status, body=body
+            f"`cdr` is {describe(cdr)}, where a list of legs was expected", http_status=status
         )
     for position, leg in enumerate(cdr):
         if not isinstance(leg, dict):
             raise MalformedError(
                 f"`cdr[{position}]` is {describe(leg)}, where a leg was expected",
                 http_status=status,
-                body=body,
             )
-    return Answer(legs=tuple(cdr), count=_count_of(content, status, body))
+    return Answer(legs=tuple(cdr), count=_count_of(content, status))
 
 
 def _decode(status: int, body: bytes) -> Mapping[str, object]:
@@ -97,13 +95,12 @@ def _decode(status: int, body: bytes) -> Mapping[str, object]:
         content = _DECODER.decode(body.decode())
     except (ValueError, RecursionError, InvalidOperation) as error:
         raise UnreadableError(
-            f"the body is not JSON: it begins with {_beginning(body)}", http_status=status, body=body
+            f"the body is not JSON: it begins with {_beginning(body)}", http_status=status
         ) from error
     if not isinstance(content, dict):
         raise UnreadableError(
             f"the body is {describe(content)}, where a JSON object was expected",
             http_status=status,
-            body=body,
         )
     return content
 
@@ -125,17 +122,17 @@ def _whole_number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _count_of(content: Mapping[str, object], status: int, body: bytes) -> int | None:
+def _count_of(content: Mapping[str, object], status: int) -> int | None:
     sent = content.get("count")
     value = _whole_number(sent)
     if sent is not None and (value is None or not 0 <= value <= _LARGEST_COUNT):
         raise MalformedError(
-            f"`count` is {describe(sent)}, where a number of legs was expected", http_status=status, body=body
+            f"`count` is {describe(sent)}, where a number of legs was expected", http_status=status
         )
     return value
 
 
-def _raise_for_code(code: int, message: str, status: int, body: bytes, retry_after: float | None) -> Never:
+def _raise_for_code(code: int, message: str, status: int, retry_after: float | None) -> Never:
     """Raise the error that a code stands for, be it the HTTP status or the `code` in the body."""
     kind: type[RequestError] = RejectedError
     if code in _NOT_FOUND:
@@ -145,10 +142,10 @@ def _raise_for_code(code: int, message: str, status: int, body: bytes, retry_aft
     elif code in _NOT_READY:
         kind = NotReadyError
     elif code == _RATE_LIMITED:
-        raise RateLimitedError(message, retry_after=retry_after, http_status=status, body=body)
+        raise RateLimitedError(message, retry_after=retry_after, http_status=status)
     elif code in _PASSING or 500 <= code < 600:  # noqa: PLR2004 (5xx)
         kind = ServerError
-    raise kind(message, http_status=status, body=body)
+    raise kind(message, http_status=status)
 
 
 def _said(body: bytes) -> str:

@@ -89,8 +89,8 @@ def _sync_until_settled(engine: Engine, url: str, simulator: Simulator, stop: St
     """Run `sync` as cron would, again and again, until nothing waits any more."""
     from etl.db.connection import reading  # noqa: PLC0415
     from etl.db.status import requests_by_state  # noqa: PLC0415
-    from etl.sync.job import Limits  # noqa: PLC0415
     from etl.sync.start import run_sync  # noqa: PLC0415
+    from etl.sync.summary import Limits  # noqa: PLC0415
 
     settings = _settings(url, simulator)
     counts: Counter[str] = Counter()

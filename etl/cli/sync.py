@@ -17,7 +17,7 @@ from etl.cli.progress import watched
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from etl.sync.job import Summary
+    from etl.sync.summary import Summary
 
 # The outcomes of a claim, in the order of a summary: with what is in hand they add up to the claims.
 OUTCOMES = {
@@ -65,9 +65,9 @@ def command(
         _tell_what_is_due(app, [one.name for one in accounts], batch, most, as_json=as_json)
         return
     from etl.cli.single_instance import only_one  # noqa: PLC0415
-    from etl.sync.job import Limits  # noqa: PLC0415
     from etl.sync.start import run_sync  # noqa: PLC0415
     from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
+    from etl.sync.summary import Limits  # noqa: PLC0415
 
     limits = Limits(most, time_limit, batch)
     engine = app.engine()

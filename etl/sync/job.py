@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from queue import Empty as NothingThere
@@ -32,53 +31,13 @@ from etl.sync.asking import Asked, Askers, AskOne
 from etl.sync.desk import Desk
 from etl.sync.settling import Verdict, settle
 from etl.sync.stopping import Stop
+from etl.sync.summary import Limits, Summary
 
 DRAIN_SECONDS = 10.0  # how long a stopped run waits for the answers that are on their way
 REAP_SECONDS = 1.0  # how often a claim looks for leases that ran out
 CANARY_SECONDS = 30.0  # how often the latest good request is noted, in a row that all machines share
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one run is limited to; None where it is not."""
-
-    most: int | None = None
-    time_limit: timedelta | None = None
-    batch: str | None = None
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a run did: its number in the ledger, its counts, and what a person must know."""
-
-    run_id: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    reaped_dead: int = 0  # requests whose workers died until their attempts were used up
-    api_down: dict[str, str] = field(default_factory=dict)  # account to reason
-    refused: dict[str, str] = field(default_factory=dict)
-    crashes: list[Exception] = field(default_factory=list)
-    signal: int | None = None
-
-    @property
-    def outcome(self) -> str:
-        """The outcome as the ledger calls it, the gravest where several apply."""
-        if self.refused:
-            return "credentials_refused"
-        if self.api_down:
-            return "api_down"
-        if self.crashes:
-            return "failed"
-        if self.signal is not None:
-            return "interrupted"
-        return "dead_letters" if self.counts["dead"] or self.reaped_dead else "ok"
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the process, by sysexits where one fits."""
-        codes = {"credentials_refused": 77, "api_down": 69, "failed": 1, "dead_letters": 65, "ok": 0}
-        return codes[self.outcome] if self.outcome in codes else 128 + (self.signal or 0)
 
 
 class Job:

@@ -12,8 +12,9 @@ from sqlalchemy import Engine
 from etl.cdr.records import ClaimedRequest
 from etl.settings import Account, Settings
 from etl.sync.asking import Asked, AskOne
-from etl.sync.job import Job, Limits, Summary, T
+from etl.sync.job import Job, T
 from etl.sync.stopping import Stop
+from etl.sync.summary import Limits, Summary
 
 if TYPE_CHECKING:
     from etl.cdr_api import HttpAnswer

@@ -1094,7 +1094,8 @@ def test_progress_that_fails_ends_the_run_with_every_claim_given_back(system):
 
 def test_a_commit_whose_reply_is_lost_is_settled_once_and_counted_once(system, unexplained):
     """Everything that settles is done twice, as after a connection that broke during COMMIT."""
-    from etl.sync.job import Job, Limits  # noqa: PLC0415 (only this test puts a job together by itself)
+    from etl.sync.job import Job  # noqa: PLC0415 (only this test puts a job together by itself)
+    from etl.sync.summary import Limits  # noqa: PLC0415 (likewise)
 
     system.enqueue("one", "two")
     committed = []

