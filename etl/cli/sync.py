@@ -60,10 +60,11 @@ def command(
     off a terminal unless a person must do something; the exit code tells what.
     """
     app.set_option("workers", workers)
-    accounts = app.accounts(account)
     if dry_run:
-        _tell_what_is_due(app, [one.name for one in accounts], batch, most, as_json=as_json)
+        names = [account] if account else list(app.settings.accounts)
+        _tell_what_is_due(app, names, batch, most, as_json=as_json)
         return
+    accounts = app.accounts(account)
     from etl.cli.single_instance import only_one  # noqa: PLC0415
     from etl.sync.start import run_sync  # noqa: PLC0415
     from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
