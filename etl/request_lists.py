@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 LONGEST = 255
 _COLUMN = "request_id"
+_FOREIGN = frozenset(' \ufffd,;|"{}[]')  # of other formats, of lost characters: never of an ID
 _DELIMITERS = (",", ";", "\t", "|")
 
 
@@ -51,7 +52,7 @@ def check_request_id(line: int, text: str) -> Listed:
         return Listed(line, problem="is empty")
     if len(text) > LONGEST:
         return Listed(line, problem=f"is longer than {LONGEST} characters")
-    if not text.isprintable() or " " in text or "\ufffd" in text:
+    if not text.isprintable() or _FOREIGN.intersection(text):
         return Listed(line, problem=f"{text[:40]!r} has characters that no request ID has")
     return Listed(line, text)
 

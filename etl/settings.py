@@ -22,6 +22,7 @@ from etl.errors import SettingsError
 
 API_URL = "https://piopiy.telecmi.com/v1/piopiy/requestid_cdr"
 DEFAULT_ACCOUNT = "default"
+LONGEST_NAME = 64  # of an account: the width of the column
 _NAME = "cdr-sync"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)")
@@ -238,8 +239,8 @@ def _account(
             problems.append(f"{place}: the environment variable {shown} is empty or not set")
     else:
         problems.append(f"{place}: has no secret: set PIOPIY_SECRET or PIOPIY_SECRET_FILE, or secret_file")
-    if len(name) > 64:  # noqa: PLR2004 (the width of the column)
-        problems.append(f"{place}: the name is longer than 64 characters")
+    if len(name) > LONGEST_NAME:
+        problems.append(f"{place}: the name is longer than {LONGEST_NAME} characters")
     return Account(name, int(app_id), secret) if len(problems) == before else None
 
 

@@ -18,11 +18,14 @@ def command() -> None:
 def upgrade(app: App, revision: str) -> None:
     """Bring the schema up to REVISION, by default the newest. Safe to repeat."""
     from etl.db import schema  # noqa: PLC0415
-    from etl.db.connection import shown_url  # noqa: PLC0415
+    from etl.db.connection import reading, schema_revision, shown_url  # noqa: PLC0415
 
     schema.create_sqlite_file(app.settings.database_url)
-    schema.upgrade(app.engine_as_it_is(), revision)
-    click.echo(f"The schema of {shown_url(app.settings.database_url)} is up to date.", err=True)
+    engine = app.engine_as_it_is()
+    schema.upgrade(engine, revision)
+    with reading(engine) as connection:
+        reached = schema_revision(connection)
+    click.echo(f"The schema of {shown_url(app.settings.database_url)} is at {reached}.", err=True)
 
 
 @command.command(context_settings={"ignore_unknown_options": True})  # -1 is a revision

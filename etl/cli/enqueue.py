@@ -6,6 +6,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 
 import click
 
@@ -13,8 +14,8 @@ from etl.cli.app import App, pass_app
 from etl.cli.options import DURATION, account_option, batch_option
 from etl.cli.output import counted
 from etl.errors import UsageError
-from etl.request_lists import Listed, check_request_id, read_request_ids
-from etl.settings import DEFAULT_ACCOUNT
+from etl.request_lists import LONGEST, Listed, check_request_id, read_request_ids
+from etl.settings import DEFAULT_ACCOUNT, LONGEST_NAME
 
 _CHUNK = 1_000
 _SHOWN = 20
@@ -42,7 +43,10 @@ def command(
     the top or in data. Files of any size are read as a stream.
     """
     from etl.db.request_queue import enqueue_requests  # noqa: PLC0415
+    from etl.sync.start import in_transaction  # noqa: PLC0415
 
+    if len(account or "") > LONGEST_NAME or len(batch or "") > LONGEST:
+        raise UsageError(f"An account has up to {LONGEST_NAME} characters, a batch up to {LONGEST}")
     if not request_ids and from_file is None:
         raise UsageError("There is nothing to enqueue: give IDs, or --from-file FILE")
     listed = itertools.chain(
@@ -60,10 +64,16 @@ def command(
                 if invalid <= _SHOWN:
                     click.echo(f"{place} {entry.line}: {entry.problem}", err=True)
         if good:
-            with engine.begin() as connection:
-                new += enqueue_requests(
-                    connection, good, account=account or DEFAULT_ACCOUNT, batch=batch, delay=delay
-                )
+            new += in_transaction(
+                engine,
+                partial(
+                    enqueue_requests,
+                    request_ids=good,
+                    account=account or DEFAULT_ACCOUNT,
+                    batch=batch,
+                    delay=delay,
+                ),
+            )
         seen += len(good)
         chunk = list(itertools.islice(listed, _CHUNK))
     if invalid > _SHOWN:

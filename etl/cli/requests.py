@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from etl.cli.app import App, pass_app
@@ -64,6 +66,8 @@ def list_(
     selection = Selection((state,) if state else (), error_kind, (account,) if account else (), batch)
     with app.reading() as connection:
         rows = [row_as_dict(row, without=_TOKENS) for row in list_requests(connection, selection, most=most)]
+    if len(rows) == most and sys.stderr.isatty():
+        click.echo(f"The latest {most} at most; --limit N lists more.", err=True)
     if as_json:
         print_json(rows)
     else:

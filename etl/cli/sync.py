@@ -78,6 +78,7 @@ def command(
         watched(engine, accounts=[one.name for one in accounts], batch=batch, most=most) as on_progress,
     ):
         summary = run_sync(engine, app.settings, accounts, limits=limits, stop=stop, on_progress=on_progress)
+    app.log.info(summary_text(summary).replace("\n", "; "))
     tell_problems(app, summary)
     _tell_of_strangers(app, engine)
     if as_json:
@@ -89,7 +90,14 @@ def command(
 
 def summary_document(summary: Summary) -> dict[str, object]:
     """A run as one document: every count is there, zeros included."""
-    names = ("claimed", *OUTCOMES, "api_calls", "legs_inserted", "legs_updated", "legs_unchanged")
+    names = (
+        "claimed",
+        *OUTCOMES,
+        "api_calls",
+        "legs_inserted",
+        "legs_updated",
+        "legs_unchanged",
+    )
     counts = {name: summary.counts[name] for name in names}
     return {"run": summary.run_id, "outcome": summary.outcome, **counts}
 
@@ -122,9 +130,10 @@ def tell_problems(app: App, summary: Summary) -> None:
             "given back, and the next run tries again.",
             account=name,
         )
-    dead = summary.counts["dead"] + summary.reaped_dead
-    if dead:
-        log.error(f"{counted(dead, 'request')} became dead: see `cdr-sync requests list --state dead`.")
+    if summary.dead:
+        log.error(
+            f"{counted(summary.dead, 'request')} became dead: see `cdr-sync requests list --state dead`."
+        )
     for crash in summary.crashes[:1]:
         tell_crash(crash)
 

@@ -31,7 +31,7 @@ _POSTGRESQL = {
     "json": "json",
 }
 _MYSQL = {
-    "text": "TEXT CHARACTER SET utf8mb4",
+    "text": "MEDIUMTEXT CHARACTER SET utf8mb4",
     "exact": "VARCHAR(255) CHARACTER SET utf8mb4",
     "int": "BIGINT",
     "seconds": "DOUBLE",

@@ -17,7 +17,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.exc import OperationalError
 
-from etl.db.connection import is_conflict, require_supported_server, schema_revision, sqlite_path
+from etl.db.connection import is_conflict, reading, require_supported_server, schema_revision, sqlite_path
 from etl.db.indexes import metadata
 from etl.db.tables import SCHEMA_REVISION, VIEWS
 from etl.errors import DatabaseUnavailableError, FailedCheckError, UsageError
@@ -77,7 +77,7 @@ def check(engine: Engine) -> None:
     Raises:
         FailedCheckError: it is not, or they are not; the message names the differences.
     """
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         found = schema_revision(connection)
         if found != SCHEMA_REVISION:
             raise FailedCheckError(

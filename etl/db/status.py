@@ -10,9 +10,13 @@ from etl.db.request_queue import database_now
 from etl.db.tables import DEAD, STATES, api_accounts, call_legs, cdr_requests
 from etl.db.types import Instant, now_sql
 
-_OLDEST_DUE = (
-    "SELECT MIN(run_after) AS oldest FROM cdr_requests WHERE state = 'pending' AND run_after <= {now}"
-)
+# A lease that ran out is due too: its worker died, and nobody has taken the request back yet.
+_OLDEST_DUE = """
+SELECT MIN(due) AS oldest FROM (
+    SELECT MIN(run_after) AS due FROM cdr_requests WHERE state = 'pending' AND run_after <= {now}
+    UNION ALL
+    SELECT MIN(lease_until) FROM cdr_requests WHERE state = 'running' AND lease_until <= {now}
+) AS waiting"""
 
 
 def requests_by_state(connection: Connection) -> dict[str, int]:

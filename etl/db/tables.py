@@ -176,10 +176,10 @@ call_legs = Table(
     metadata,
     Column("account", ExactText(64), nullable=False, comment="Account that placed the call"),
     Column("request_id", ExactText(255), nullable=False, comment="Request ID of the call"),
-    Column("leg", String(16), nullable=False, comment="a or b, in lower case (API field leg)"),
+    Column("leg", ExactText(16), nullable=False, comment="a or b, in lower case (API field leg)"),
     Column(
         "to_number",
-        String(64),
+        ExactText(64),
         nullable=False,
         comment="Number or agent ID called, as sent, trimmed; empty if none (API field to)",
     ),

@@ -40,6 +40,7 @@ class Desk:
         self.is_exhausted = False  # the last claim found less than it asked for
         self.awaits_canary = False
         self.had_answer = False
+        self._is_vindicated = False  # a valid answer came while the canary was on its way
         self.latest_good: str | None = None
         self.refused: str | None = None  # why the credentials are taken to be refused
         self.api_down: str | None = None  # why the API is taken to be down
@@ -94,7 +95,7 @@ class Desk:
                 self.latest_good = self.canary = asked.request.request_id
             elif error is None and self.canary is None:
                 self.canary = asked.request.request_id  # better than none, for this run
-            self.had_answer = True
+            self.had_answer = self._is_vindicated = True
             return [*self._settle_row(), Verdict(asked)]
         if isinstance(error, RateLimitedError) and error.is_long:
             self.is_closed = True
@@ -153,7 +154,7 @@ class Desk:
         return [Verdict(asked) for asked in held]
 
     def _ask_canary(self) -> None:
-        self.awaits_canary = True
+        self.awaits_canary, self._is_vindicated = True, False
         like = self._row[-1].request
         self.askers.put(replace(like, id=0, request_id=str(self.canary), token=""), is_canary=True)
 
@@ -163,7 +164,7 @@ class Desk:
             self.is_closed = True  # a fault of our own makes nobody guilty, and is not to be repeated
             return self.give_back()
         judgement = judge_canary(asked.error)
-        if judgement is Judgement.OWN:
+        if judgement is Judgement.OWN or self._is_vindicated:
             self.had_answer = True
             return self._settle_row()
         return self.give_back() if is_stopping else self._close(judgement, asked)

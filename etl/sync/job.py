@@ -71,6 +71,7 @@ class Job:
         self._stopped_at: float | None = None
         self._canaries_noted_at = self._reaped_at = float("-inf")
         self._worker = ""
+        self._unsettled: list[Verdict] = []  # judged, and not yet written
         self._rules = WaitingRules(
             max_attempts=settings.max_attempts,
             retry_delay=settings.retry_delay,
@@ -87,15 +88,22 @@ class Job:
         try:
             self._work()
         except BaseException as error:
-            with suppress(Exception):  # where even this fails, the leases run out by themselves
-                self._write(self._given_back())
-                self._finish("failed", type(error).__name__)
+            self._rescue(type(error).__name__)
             raise
         finally:
             for desk in self._desks.values():
                 desk.askers.close()
         self._close()
         return self.summary
+
+    def _rescue(self, reason: str) -> None:
+        """Give back what is in hand, as far as the database lets us; other leases run out by themselves."""
+        released = [Verdict(verdict.asked, is_released=True) for verdict in self._unsettled]
+        for verdict in (*released, *self._given_back()):
+            with suppress(Exception):
+                self._write_one(verdict)
+        with suppress(Exception):
+            self._finish("failed", reason)
 
     def _work(self) -> None:
         verdicts: list[Verdict] = []
@@ -119,7 +127,7 @@ class Job:
         """Whether nothing more is to be claimed, by anybody's wish."""
         limit = self._limits.time_limit
         is_over = limit is not None and self._monotonic() - self._started >= limit.total_seconds()
-        if (is_over or self._stop.event.is_set()) and self._stopped_at is None:
+        if (is_over or self._stop.is_wanted) and self._stopped_at is None:
             self._stopped_at = self._monotonic()
             self._stop.event.set()  # nobody waits for another try now
         return self._stopped_at is not None
@@ -147,7 +155,7 @@ class Job:
         return None
 
     def _judged(self, answers: Sequence[Asked]) -> list[Verdict]:
-        is_stopping = self._stop.event.is_set()
+        is_stopping = self._stop.is_wanted
         verdicts: list[Verdict] = []
         for asked in answers:
             verdicts += self._desks[asked.request.account].take(asked, is_stopping=is_stopping)
@@ -163,37 +171,43 @@ class Job:
 
         Where the database refuses a value, all is settled one by one, so that the refusal hits only one.
         """
-        rooms = {name: self._room(desk) for name, desk in self._desks.items()} if claims else {}
-        for name, room in rooms.items():
-            self._desks[name].is_exhausted = room == 0 and not self._desks[name].is_waiting
+        rooms = self._rooms() if claims else {}
         if not (verdicts or calls or any(rooms.values())):
             return
+        self._unsettled = list(verdicts)
         try:
             counts, claimed = self._transact(
                 partial(self._write_in, verdicts=verdicts, calls=calls, rooms=rooms)
             )
         except Exception as error:
-            if not is_bad_value(error):
+            if not verdicts or not is_bad_value(error):
                 raise
             for verdict in verdicts:
                 self._write_one(verdict)
+                self._unsettled.remove(verdict)
             self._write([], calls=calls, claims=claims)
             return
+        self._unsettled = []
         for name, requests in claimed.items():
             self._desks[name].take_in(requests)
             if len(requests) < rooms[name]:
                 self._desks[name].is_exhausted = True
         self.summary.counts += counts
-        self.summary.reaped_dead += counts["reaped_dead"]
         self._on_progress(counts)
         for name, requests in claimed.items():
             self._desks[name].hand_out(requests)
 
-    def _room(self, desk: Desk) -> int:
-        room = desk.room()
+    def _rooms(self) -> dict[str, int]:
+        """How many requests each account may claim now, within what the run is limited to."""
+        left = float("inf")
         if self._limits.most is not None:
-            room = min(room, self._limits.most - self.summary.counts["claimed"])
-        return max(0, room)
+            left = self._limits.most - self.summary.counts["claimed"]
+        rooms = {}
+        for name, desk in self._desks.items():
+            rooms[name] = int(max(0, min(desk.room(), left)))
+            left -= rooms[name]
+            desk.is_exhausted = rooms[name] == 0 and not desk.is_waiting
+        return rooms
 
     def _write_in(
         self, connection: Connection, *, verdicts: Sequence[Verdict], calls: int, rooms: Mapping[str, int]
@@ -228,15 +242,24 @@ class Job:
         return claimed
 
     def _write_one(self, verdict: Verdict) -> None:
+        """Settle one claim; where the database refuses its legs, without them, or else without its body."""
         try:
-            counts, _ = self._transact(partial(self._write_in, verdicts=[verdict], calls=0, rooms={}))
+            counts = self._transact_one(verdict)
         except Exception as error:
             if not is_bad_value(error):
                 raise
-            refused = [verdict.as_unstorable(error)]
-            counts, _ = self._transact(partial(self._write_in, verdicts=refused, calls=0, rooms={}))
+            try:
+                counts = self._transact_one(verdict.as_unstorable(error))
+            except Exception as again:
+                if not is_bad_value(again):
+                    raise
+                counts = self._transact_one(verdict.as_unstorable(again, keeps_body=False))
         self.summary.counts += counts
         self._on_progress(counts)
+
+    def _transact_one(self, verdict: Verdict) -> Counter[str]:
+        counts, _ = self._transact(partial(self._write_in, verdicts=[verdict], calls=0, rooms={}))
+        return counts
 
     def _settle_in(self, connection: Connection, verdicts: Sequence[Verdict]) -> Counter[str]:
         counts = settle(
@@ -261,7 +284,6 @@ class Job:
                 self._canaries_noted_at = self._monotonic()
                 accounts.remember_canary(connection, name, desk.latest_good)
             if desk.is_probe and desk.had_answer:
-                desk.is_probe = False
                 accounts.close_breaker(connection, name)
             if desk.api_down is not None:
                 accounts.open_breaker(connection, name, desk.api_down)

@@ -44,14 +44,14 @@ class Verdict:
 
     asked: Asked
     is_released: bool = False
-    pause_seconds: float | None = None  # the API asked the whole account for rules
+    pause_seconds: float | None = None  # the API asked the whole account for patience
 
-    def as_unstorable(self, error: Exception) -> Verdict:
+    def as_unstorable(self, error: Exception, *, keeps_body: bool = True) -> Verdict:
         """The same request, once the database refused what its answer holds."""
         reason = " ".join(str(getattr(error, "orig", error)).split())
-        return Verdict(
-            replace(self.asked, legs=(), error=UnstorableError(f"the database refuses it: {reason}"))
-        )
+        refused = UnstorableError(f"the database refuses it: {reason}")
+        body = self.asked.body if keeps_body else None
+        return Verdict(replace(self.asked, legs=(), count=None, body=body, error=refused))
 
 
 def settle(

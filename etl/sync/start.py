@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from etl.cdr.records import ClaimedRequest
+from etl.db.connection import is_worth_repeating
 from etl.settings import Account, Settings
 from etl.sync.asking import Asked, AskOne
 from etl.sync.job import Job, T
@@ -56,8 +57,9 @@ def _asker_maker(settings: Settings, stop: Stop) -> Callable[[Account], AskOne]:
     def patience() -> Patience:
         from etl.retrying import Patience  # noqa: PLC0415 (a run with nothing to do does not pay for it)
 
-        # No try begins that could end after the lease: the claim would be somebody else's by then.
-        return Patience(settings.tries, settings.lease.total_seconds() - timeout, stop=stop.event)
+        # No try begins that could end after the lease: the claim would be somebody else's by then. A claim
+        # may wait for the one before it in the same thread, so that each has half of the lease.
+        return Patience(settings.tries, settings.lease.total_seconds() / 2 - timeout, stop=stop.event)
 
     def make_asker(account: Account) -> AskOne:
         from etl.cdr_api import CdrApi, Credentials  # noqa: PLC0415 (likewise)
@@ -94,3 +96,13 @@ def repeat_transaction(work: Callable[[], T], is_worth_repeating: Callable[[Base
     from etl.retrying import retry_transaction  # noqa: PLC0415
 
     return retry_transaction(work, is_transient=is_worth_repeating)
+
+
+def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Do something in one transaction, all of it again where others were in its way."""
+
+    def once() -> T:
+        with engine.begin() as connection:
+            return work(connection)
+
+    return repeat_transaction(once, is_worth_repeating)

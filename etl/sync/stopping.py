@@ -13,17 +13,21 @@ class Stop:
     """A wish to stop: once to finish what is on its way, twice to give it back and leave."""
 
     def __init__(self) -> None:
-        self.event = threading.Event()
+        self.event = threading.Event()  # what waiting threads look at; set by the coordinator
         self.signal: int | None = None
         self.is_urgent = False
         self.wake: Callable[[], None] = lambda: None
 
     def request(self, signal_number: int) -> None:
-        """Note a signal. Safe to call from its handler."""
+        """Note a signal. Safe in a handler: it takes no lock, which the interrupted code might hold."""
         self.is_urgent = self.signal is not None
         self.signal = signal_number
-        self.event.set()
         self.wake()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a signal came, or the coordinator decided to stop."""
+        return self.signal is not None or self.event.is_set()
 
 
 @contextmanager

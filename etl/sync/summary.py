@@ -22,11 +22,15 @@ class Summary:
 
     run_id: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    reaped_dead: int = 0  # requests whose workers died until their attempts were used up
     api_down: dict[str, str] = field(default_factory=dict)  # account to reason
     refused: dict[str, str] = field(default_factory=dict)
     crashes: list[Exception] = field(default_factory=list)
     signal: int | None = None
+
+    @property
+    def dead(self) -> int:
+        """Requests that became dead: by their answer, or since their workers died time and again."""
+        return self.counts["dead"] + self.counts["reaped_dead"]
 
     @property
     def outcome(self) -> str:
@@ -39,7 +43,7 @@ class Summary:
             return "failed"
         if self.signal is not None:
             return "interrupted"
-        return "dead_letters" if self.counts["dead"] or self.reaped_dead else "ok"
+        return "dead_letters" if self.dead else "ok"
 
     @property
     def exit_code(self) -> int:

@@ -19,6 +19,13 @@ depends_on = None
 
 INSTANT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 BODY = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+# Whatever the server's defaults: they could lack transactions, or most of the world's letters.
+SERVER = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mariadb_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+}
 ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -174,6 +181,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("account", "request_id", name="uq_cdr_requests_account_request_id"),
         comment="The queue: one row for every request ID ever asked for",
         sqlite_autoincrement=True,
+        **SERVER,
     )
     op.create_index(
         "ix_cdr_requests_due",
@@ -193,10 +201,10 @@ def upgrade() -> None:
         "call_legs",
         sa.Column("account", exact_text(64), nullable=False, comment="Account that placed the call"),
         sa.Column("request_id", exact_text(255), nullable=False, comment="Request ID of the call"),
-        sa.Column("leg", sa.String(16), nullable=False, comment="a or b, in lower case (API field leg)"),
+        sa.Column("leg", exact_text(16), nullable=False, comment="a or b, in lower case (API field leg)"),
         sa.Column(
             "to_number",
-            sa.String(64),
+            exact_text(64),
             nullable=False,
             comment="Number or agent ID called, as sent, trimmed; empty if none (API field to)",
         ),
@@ -263,6 +271,7 @@ def upgrade() -> None:
         sa.CheckConstraint("occurrence >= 1", name=op.f("ck_call_legs_occurrence_counts_from_one")),
         sa.CheckConstraint("revision >= 1", name=op.f("ck_call_legs_revision_counts_from_one")),
         comment="One row for every leg of every call",
+        **SERVER,
     )
     op.create_table(
         "cdr_responses",
@@ -285,6 +294,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("account", "request_id", "revision", name="pk_cdr_responses"),
         comment="The raw archive: each answer whose content differs from the one before",
+        **SERVER,
     )
     op.create_table(
         "sync_runs",
@@ -393,6 +403,7 @@ def upgrade() -> None:
         ),
         comment="The ledger: one row for every run, written at its start",
         sqlite_autoincrement=True,
+        **SERVER,
     )
     op.create_table(
         "api_accounts",
@@ -416,6 +427,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("account", name="pk_api_accounts"),
         comment="What all machines share about an account: breaker, pause and canary",
+        **SERVER,
     )
 
 

@@ -141,8 +141,11 @@ def test_one_broken_row_costs_no_other():
     assert wrong in ([], [3])
 
 
-def test_a_list_without_the_column_has_one_id_a_line():
-    assert ids("a,b\nc\n") == ["a,b", "c"]
+def test_a_table_without_the_column_is_not_taken_for_ids():
+    good, bad = split("a,b\nc\n")
+
+    assert good == [(2, "c")]
+    assert bad == [1]
 
 
 # --- JSON lines --------------------------------------------------------------------------------------
