@@ -20,6 +20,13 @@ depends_on = None
 INSTANT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 BODY = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+# Text of any script, told apart by case, whatever the MySQL server's or the database's own default is.
+ANY_TEXT = {
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_bin",
+}
 
 
 def exact_text(length: int) -> sa.types.TypeEngine[str]:
@@ -174,6 +181,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("account", "request_id", name="uq_cdr_requests_account_request_id"),
         comment="The queue: one row for every request ID ever asked for",
         sqlite_autoincrement=True,
+        **ANY_TEXT,
     )
     op.create_index(
         "ix_cdr_requests_due",
@@ -263,6 +271,7 @@ def upgrade() -> None:
         sa.CheckConstraint("occurrence >= 1", name=op.f("ck_call_legs_occurrence_counts_from_one")),
         sa.CheckConstraint("revision >= 1", name=op.f("ck_call_legs_revision_counts_from_one")),
         comment="One row for every leg of every call",
+        **ANY_TEXT,
     )
     op.create_table(
         "cdr_responses",
@@ -285,6 +294,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("account", "request_id", "revision", name="pk_cdr_responses"),
         comment="The raw archive: each answer whose content differs from the one before",
+        **ANY_TEXT,
     )
     op.create_table(
         "sync_runs",
@@ -393,6 +403,7 @@ def upgrade() -> None:
         ),
         comment="The ledger: one row for every run, written at its start",
         sqlite_autoincrement=True,
+        **ANY_TEXT,
     )
     op.create_table(
         "api_accounts",
@@ -416,6 +427,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("account", name="pk_api_accounts"),
         comment="What all machines share about an account: breaker, pause and canary",
+        **ANY_TEXT,
     )
 
 
