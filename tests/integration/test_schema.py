@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc, inspect
 
 from etl.db.connection import (
+    is_bad_value,
+    is_unreachable,
     open_engine,
     reading,
     require_current_schema,
@@ -158,7 +160,7 @@ def looked_at(engine, table):
             "unique": by_name(seen.get_unique_constraints(table.name)),
             "checks": by_name(seen.get_check_constraints(table.name)),
             "indexes": [
-                {**each, "dialect_options": {k: str(v) for k, v in each["dialect_options"].items()}}
+                {**each, "dialect_options": {k: str(v) for k, v in each.get("dialect_options", {}).items()}}
                 for each in by_name(seen.get_indexes(table.name))
             ],
         }
@@ -293,9 +295,11 @@ def test_the_database_refuses_a_request_that_contradicts_itself(database, constr
     database.enqueue("one")
     before = database.request("one")
 
-    with pytest.raises(exc.IntegrityError, match=f"ck_cdr_requests_{constraint}"):
+    with pytest.raises(exc.DBAPIError, match=f"ck_cdr_requests_{constraint}") as caught:
         database.change("one", **values)
 
+    assert is_bad_value(caught.value)
+    assert not is_unreachable(caught.value)
     assert database.request("one") == before
 
 
@@ -311,10 +315,12 @@ def test_the_database_refuses_a_row_that_contradicts_itself(engine, table, const
     fill(engine)
 
     with (
-        pytest.raises(exc.IntegrityError, match=f"ck_{table.name}_{constraint}"),
+        pytest.raises(exc.DBAPIError, match=f"ck_{table.name}_{constraint}") as caught,
         engine.begin() as connection,
     ):
         connection.execute(table.update().values(values))
+
+    assert is_bad_value(caught.value)
 
 
 def test_the_database_refuses_the_same_request_twice_in_one_account_and_takes_it_in_another(database):
