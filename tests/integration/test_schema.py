@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,10 +15,10 @@ from etl.db.connection import (
     is_bad_value,
     is_unreachable,
     open_engine,
+    read_url,
     reading,
     require_current_schema,
     schema_revision,
-    sqlite_path,
 )
 from etl.db.indexes import metadata
 from etl.db.request_queue import claim_requests, reap_expired
@@ -333,12 +332,11 @@ def test_the_database_refuses_the_same_request_twice_in_one_account_and_takes_it
     assert len(database.rows(cdr_requests, request_id="one")) == 2
 
 
-@pytest.mark.usefixtures("only_sqlite")
 def test_a_bare_insert_by_any_client_is_picked_up_by_the_next_run(system, database_url):
-    client = sqlite3.connect(sqlite_path(database_url))
-    with client:
-        client.execute("INSERT INTO cdr_requests (request_id) VALUES ('answered-1')")
-    client.close()
+    client = sa.create_engine(read_url(database_url))  # with nothing of what our own connections set
+    with client.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO cdr_requests (request_id) VALUES ('answered-1')")
+    client.dispose()
 
     summary = system.sync()
 
