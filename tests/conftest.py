@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import shutil
 import sys
 import threading
 from collections import Counter
 from datetime import timedelta
+from itertools import count
 from time import monotonic
 
 import pytest
+from servers import MariadbServer, NoServerError, PostgresqlServer
 from sqlalchemy import func, select, update
 
-from etl.db.connection import open_engine, reading, sqlite_path
+from etl.db.connection import open_engine, read_url, reading, sqlite_path
 from etl.db.request_queue import database_now, enqueue_requests
 from etl.db.schema import create_sqlite_file, upgrade
 from etl.db.tables import PENDING, RUNNING, cdr_requests
@@ -166,33 +169,112 @@ def unexplained(counts):
     return counts["claimed"] - sum(counts[name] for name in OUTCOMES)
 
 
-@pytest.fixture(scope="session", params=["sqlite"])
-def fresh_database(request, tmp_path_factory):
-    """Makes databases; returns their URLs. The one place that knows how: others join as parameters."""
-    assert request.param == "sqlite"
+DATABASES = ("sqlite", "postgresql", "mariadb")
 
-    def empty(name):
-        url = f"sqlite:///{tmp_path_factory.mktemp(name) / 'cdr.sqlite3'}"
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--databases",
+        default=",".join(DATABASES),
+        help=f"run the database tests on these alone, of {', '.join(DATABASES)} (default: all)",
+    )
+
+
+def pytest_generate_tests(metafunc):
+    """Let every test that uses a database run on each of them."""
+    if "fresh_database" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("databases").split(",")
+        if unknown := set(chosen) - set(DATABASES):
+            raise pytest.UsageError(f"--databases: {', '.join(unknown)} is none of {', '.join(DATABASES)}")
+        metafunc.parametrize("fresh_database", chosen, indirect=True, scope="session")
+
+
+class SqliteFiles:
+    """Makes SQLite files, each a copy of one that the migrations built."""
+
+    def __init__(self, make_folder):
+        self.make_folder = make_folder
+        self.template = self._create("migrated")
+        _migrate(self.template)
+
+    def __call__(self, *, is_migrated=True):
+        url = self._create("database")
+        if is_migrated:
+            shutil.copyfile(sqlite_path(self.template), sqlite_path(url))
+        return url
+
+    def _create(self, name):
+        url = f"sqlite:///{self.make_folder(name) / 'cdr.sqlite3'}"
         create_sqlite_file(url)
         return url
 
-    template = empty("migrated")
-    engine = open_engine(template)
+    def drop(self, url):
+        """Leave the file to whoever looks into a test that failed; pytest clears the folders up."""
+
+
+class ServerDatabases:
+    """Makes databases on a server of our own."""
+
+    def __init__(self, server):
+        self.server = server
+        self.names = (f"cdr_{number}" for number in count())
+
+    def __call__(self, *, is_migrated=True):
+        name = next(self.names)
+        self.server.create(name)
+        url = self.server.url_of(name)
+        if is_migrated:
+            _migrate(url)
+        return url
+
+    def drop(self, url):
+        self.server.drop(read_url(url).database)
+
+
+def _migrate(url):
+    engine = open_engine(url)
     upgrade(engine)
     engine.dispose()
 
-    def make(*, is_migrated=True):
-        url = empty("database")
-        if is_migrated:
-            shutil.copyfile(sqlite_path(template), sqlite_path(url))
-        return url
 
-    return make
+@pytest.fixture(scope="session")
+def server_of():
+    """A function that gives the test server of a name, started when it is first asked for."""
+    running = {}
+
+    def start(name):
+        if name not in running:
+            server = {"postgresql": PostgresqlServer, "mariadb": MariadbServer}[name]()
+            try:
+                server.start()
+            except BaseException:
+                server.remove()
+                raise
+            running[name] = server
+        return running[name]
+
+    yield start
+    for server in running.values():
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def fresh_database(request, tmp_path_factory, server_of):
+    """Makes databases, and drops them; returns their URLs. The one place that knows how."""
+    if request.param == "sqlite":
+        return SqliteFiles(tmp_path_factory.mktemp)
+    try:
+        return ServerDatabases(server_of(request.param))
+    except NoServerError as error:
+        is_required = any(os.environ.get(name) for name in ("CI", "CDR_SYNC_REQUIRE_DATABASES"))
+        (pytest.fail if is_required else pytest.skip)(f"no {request.param}: {error}")
 
 
 @pytest.fixture
 def database_url(fresh_database):
-    return fresh_database()
+    url = fresh_database()
+    yield url
+    fresh_database.drop(url)
 
 
 @pytest.fixture
@@ -204,9 +286,11 @@ def engine(database_url):
 
 @pytest.fixture
 def unmigrated_engine(fresh_database):
-    engine = open_engine(fresh_database(is_migrated=False))
+    url = fresh_database(is_migrated=False)
+    engine = open_engine(url)
     yield engine
     engine.dispose()
+    fresh_database.drop(url)
 
 
 @pytest.fixture

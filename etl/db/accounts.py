@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, and_, case, exists, func, insert, literal, select, text, update
+from sqlalchemy import Connection, and_, case, exists, func, select, text, update
 
 from etl.db.tables import PENDING, api_accounts, cdr_requests
-from etl.db.types import db_now, later_sql
+from etl.db.types import db_now, later_sql, unless_known_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class AccountState:
 
 def ensure_account(connection: Connection, account: str) -> None:
     """Make an account's row, where there is none yet; safe beside others that do the same."""
-    is_there = exists().where(api_accounts.c.account == account)
-    if not connection.scalar(select(is_there)):
-        source = select(literal(account, api_accounts.c.account.type)).where(~is_there)
-        connection.execute(insert(api_accounts).from_select(["account"], source))
+    if not connection.scalar(select(exists().where(api_accounts.c.account == account))):
+        unless_known = unless_known_sql(connection.dialect.name, "api_accounts", "account")
+        insert = text(f"INSERT INTO api_accounts (account) VALUES (:account) {unless_known}")
+        connection.execute(insert, {"account": account})
 
 
 def read_account(connection: Connection, account: str) -> AccountState:

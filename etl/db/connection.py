@@ -22,6 +22,8 @@ _DRIVERS = {
 }
 _OUR_FAULTS = ("no such table", "no such column", "syntax error", "no such function")
 _CONFLICTS = ("database is locked", "database table is locked")
+# A CHECK that fails, on MySQL and on MariaDB: their driver does not count it among the refused values.
+_FAILED_CHECKS = (3819, 4025)
 # A database that does not answer must end a command, and not hang it.
 _POSTGRESQL_ARGUMENTS = {
     "connect_timeout": 10,
@@ -37,6 +39,8 @@ _MYSQL_ARGUMENTS = {
     "read_timeout": 60,
     "write_timeout": 60,
     "charset": "utf8mb4",
+    # SQLAlchemy would ask for FOUND_ROWS, by which an INSERT counts the rows too that were there before.
+    "client_flag": 0,
     # A value that does not fit is refused, and never cut in silence.
     "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO",
     "init_command": "SET SESSION innodb_lock_wait_timeout = 30, time_zone = '+00:00'",
@@ -197,11 +201,18 @@ def is_conflict(error: BaseException) -> bool:
     """Whether a whole transaction failed only since others were at work, so that it can be repeated."""
     if not isinstance(error, exc.DBAPIError) or error.orig is None:
         return False
-    original: Any = error.orig
-    if isinstance(original, sqlite3.OperationalError):
-        return any(words in str(original) for words in _CONFLICTS)
-    code = getattr(original, "sqlstate", None) or (original.args[0] if original.args else None)
-    return code in ("40001", "40P01", "55P03", 1213, 1205)
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return any(words in str(error.orig) for words in _CONFLICTS)
+    return _code(error.orig) in ("40001", "40P01", "55P03", 1213, 1205)
+
+
+def _code(original: Any) -> object:
+    """What a server calls an error: MySQL's own number, or else the SQLSTATE.
+
+    MySQL's driver can tell a SQLSTATE too, but that of a lock wait's timeout says nothing: HY000.
+    """
+    number = original.args[0] if original.args else None
+    return number if isinstance(number, int) else getattr(original, "sqlstate", None)
 
 
 def is_worth_repeating(error: BaseException) -> bool:
@@ -216,8 +227,10 @@ def is_worth_repeating(error: BaseException) -> bool:
 def is_bad_value(error: BaseException) -> bool:
     """Whether the database refused values, and not us."""
     cause = error.orig if isinstance(error, exc.StatementError) else error
-    return isinstance(error, exc.DataError | exc.IntegrityError) or isinstance(
-        cause, OverflowError | UnicodeError
+    return (
+        isinstance(error, exc.DataError | exc.IntegrityError)
+        or isinstance(cause, OverflowError | UnicodeError)
+        or (isinstance(error, exc.DBAPIError) and _code(error.orig) in _FAILED_CHECKS)
     )
 
 
@@ -231,6 +244,8 @@ def is_unreachable(error: BaseException) -> bool:
         return not is_ours and not isinstance(
             error, exc.IntegrityError | exc.ProgrammingError | exc.DataError
         )
+    if is_bad_value(error):
+        return False
     return error.connection_invalidated or isinstance(error, exc.OperationalError | exc.InterfaceError)
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, TextClause, TextualSelect, bindparam, text
 from etl.cdr.records import ClaimedRequest
 from etl.db.rowsets import RowsStatement
 from etl.db.tables import BACKFILL, LIVE
-from etl.db.types import Instant, later_sql, now_sql, read_instant
+from etl.db.types import Instant, later_sql, now_sql, read_instant, unless_known_sql
 
 # In the order of the fields of ClaimedRequest, and then what they are sorted by.
 _CLAIMED = "id, account, request_id, lease_token, attempts, fetches, enqueued_at, run_after"
@@ -296,10 +296,6 @@ def enqueue_requests(
 def _enqueue_statement(dialect: str) -> RowsStatement:
     insert = _ENQUEUE.format(due=later_sql(dialect, "v.delay"), rows="{rows}")
     # Somebody else may enqueue the same ID at this instant: that it is there then is all that is wanted.
-    insert += (
-        "ON DUPLICATE KEY UPDATE id = cdr_requests.id"
-        if dialect in ("mysql", "mariadb")
-        else "ON CONFLICT (account, request_id) DO NOTHING"
-    )
+    insert += unless_known_sql(dialect, "cdr_requests", "account", "request_id")
     columns = {"account": "exact", "request_id": "exact", "batch": "text", "delay": "seconds"}
     return RowsStatement(dialect, insert, columns)

@@ -28,7 +28,7 @@ _POSTGRESQL = {
     "seconds": "double precision",
     "instant": "timestamptz",
     "money": "numeric",
-    "json": "json",
+    "json": "text",
 }
 _MYSQL = {
     "text": "MEDIUMTEXT CHARACTER SET utf8mb4",
@@ -79,7 +79,13 @@ def _with_values(statement: RowsStatement, count: int) -> str:
 def _with_json(statement: RowsStatement) -> TextClause:
     if statement.dialect == "postgresql":
         fields = ", ".join(f"{name} {_POSTGRESQL[kind]}" for name, kind in statement.columns.items())
-        return text(statement.sql.format(rows=f"json_to_recordset(CAST(:rows AS json)) AS v ({fields})"))
+        # JSON stands in the document as text, which must be read again, or it would be stored as a string.
+        values = ", ".join(
+            f"CAST({name} AS json) AS {name}" if kind == "json" else name
+            for name, kind in statement.columns.items()
+        )
+        rows = f"(SELECT {values} FROM json_to_recordset(CAST(:rows AS json)) AS r ({fields})) AS v"
+        return text(statement.sql.format(rows=rows))
     fields = ", ".join(f"{name} {_MYSQL[kind]} PATH '$.{name}'" for name, kind in statement.columns.items())
     return text(statement.sql.format(rows=f"JSON_TABLE(:rows, '$[*]' COLUMNS ({fields})) AS v"))
 

@@ -6,6 +6,8 @@ Alembic takes long to import, so that only the commands that need it come here.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alembic import command
@@ -14,14 +16,15 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine, inspect
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from etl.db.connection import is_conflict, reading, require_supported_server, schema_revision, sqlite_path
 from etl.db.indexes import metadata
 from etl.db.tables import SCHEMA_REVISION, VIEWS
 from etl.errors import DatabaseUnavailableError, FailedCheckError, UsageError
 
+_MIGRATION_SECONDS = 30  # how long a migrator waits for another
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -62,13 +65,40 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 
 def _run(engine: Engine, direction: str, revision: str) -> None:
-    with engine.begin() as connection:
+    with engine.begin() as connection, _alone(connection):
         require_supported_server(connection)
         config = _config(connection)
         try:
             {"upgrade": command.upgrade, "downgrade": command.downgrade}[direction](config, revision)
         except CommandError as error:
             raise UsageError(f"{error}; `cdr-sync db current` tells where the schema is") from error
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """Wait until nobody else migrates this database. On SQLite the writing transaction does that.
+
+    Raises:
+        DatabaseUnavailableError: somebody else has been at it for too long.
+    """
+    match connection.dialect.name:
+        case "sqlite":
+            yield
+        case "postgresql":
+            # It ends with the transaction; waiting ends with `lock_timeout`.
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('cdr-sync db'))"))
+            yield
+        case _:
+            # DDL commits on MySQL, so that no transaction could hold others off. The lock's name is one for
+            # the whole server, and ends after 64 characters.
+            name = "CONCAT('cdr-sync db ', MD5(DATABASE()))"
+            if not connection.scalar(text(f"SELECT GET_LOCK({name}, {_MIGRATION_SECONDS})")):
+                raise DatabaseUnavailableError("Somebody else is migrating this database: try again later")
+            try:
+                yield
+            finally:
+                with suppress(DBAPIError):  # a lost connection has given it back
+                    connection.execute(text(f"SELECT RELEASE_LOCK({name})"))
 
 
 def check(engine: Engine) -> None:

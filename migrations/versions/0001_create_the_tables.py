@@ -19,14 +19,13 @@ depends_on = None
 
 INSTANT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 BODY = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
-# Whatever the server's defaults: they could lack transactions, or most of the world's letters.
-SERVER = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mariadb_engine": "InnoDB",
-    "mariadb_charset": "utf8mb4",
-}
 ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+# Whatever a MySQL server's own defaults are: transactions, and text of any script, told apart by case.
+SERVER = {
+    f"{name}_{option}": value
+    for name in ("mysql", "mariadb")
+    for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
+}
 
 
 def exact_text(length: int) -> sa.types.TypeEngine[str]:

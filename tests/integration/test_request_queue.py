@@ -14,10 +14,11 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import String, event, select, text, type_coerce
+from sqlalchemy import String, event, exc, select, text, type_coerce, update
 
 from etl.cdr.outcomes import WaitingRules
-from etl.db.connection import open_engine, reading
+from etl.db.accounts import ensure_account
+from etl.db.connection import is_conflict, open_engine, reading
 from etl.db.request_queue import (
     Settlement,
     claim_requests,
@@ -26,7 +27,7 @@ from etl.db.request_queue import (
     reap_expired,
     settle_claims,
 )
-from etl.db.tables import BACKFILL, LIVE, call_legs, cdr_requests, cdr_responses, metadata
+from etl.db.tables import BACKFILL, LIVE, api_accounts, call_legs, cdr_requests, cdr_responses, metadata
 from etl.db.types import Instant
 from etl.errors import ServerError
 from etl.sync.asking import Asked
@@ -372,6 +373,71 @@ for first in range(0, 500, 25):
         new += enqueue_requests(connection, ids, account="default", batch=None, delay=timedelta(0))
 print(new)
 """
+
+
+SHORT_PATIENCE = {
+    "sqlite": "PRAGMA busy_timeout = 100",
+    "postgresql": "SET lock_timeout = '100ms'",
+    "mariadb": "SET innodb_lock_wait_timeout = 1",
+}
+
+
+def test_a_row_that_somebody_else_keeps_is_a_conflict_and_so_tried_again(database, database_url):
+    database.enqueue("one")
+    other = open_engine(database_url)
+    event.listen(
+        other,
+        "connect",
+        lambda connection, _: connection.cursor().execute(SHORT_PATIENCE[other.dialect.name]),
+    )
+
+    with database.engine.begin() as keeper:
+        keeper.execute(update(cdr_requests).values(batch="kept"))
+        with pytest.raises(exc.OperationalError) as caught, other.begin() as connection:
+            connection.execute(update(cdr_requests).values(batch="wanted"))
+    other.dispose()
+
+    assert is_conflict(caught.value)
+    assert database.request("one")["batch"] == "kept"
+
+
+def test_an_id_that_somebody_else_is_enqueuing_is_waited_for_and_not_counted(database, database_url, guard):
+    other = open_engine(database_url)
+    counts = []
+
+    def enqueue_too():
+        with other.begin() as connection:
+            ids = ["one", "two"]
+            counts.append(enqueue_requests(connection, ids, account="default", batch=None, delay=MINUTE))
+
+    thread = threading.Thread(target=enqueue_too)
+    with database.engine.begin() as connection:
+        enqueue_requests(connection, ["one"], account="default", batch="first", delay=MINUTE)
+        thread.start()
+        thread.join(0.5)  # until it waits for this transaction
+    guard(thread.join)
+    other.dispose()
+
+    assert counts == [1]
+    assert database.request("one")["batch"] == "first"
+
+
+def test_accounts_that_two_runs_meet_for_the_first_time_at_once_are_there_once(database, database_url, guard):
+    other = open_engine(database_url)
+
+    def ensure_too():
+        with other.begin() as connection:
+            ensure_account(connection, "sales")
+
+    thread = threading.Thread(target=ensure_too)
+    with database.engine.begin() as connection:
+        ensure_account(connection, "sales")
+        thread.start()
+        thread.join(0.5)  # until it waits for this transaction
+    guard(thread.join)
+    other.dispose()
+
+    assert len(database.rows(api_accounts)) == 1
 
 
 def test_the_same_ids_enqueued_by_two_processes_at_once_are_there_once(database, database_url):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,11 +12,13 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc, inspect
 
 from etl.db.connection import (
+    is_bad_value,
+    is_unreachable,
     open_engine,
+    read_url,
     reading,
     require_current_schema,
     schema_revision,
-    sqlite_path,
 )
 from etl.db.indexes import metadata
 from etl.db.request_queue import claim_requests, reap_expired
@@ -158,7 +159,7 @@ def looked_at(engine, table):
             "unique": by_name(seen.get_unique_constraints(table.name)),
             "checks": by_name(seen.get_check_constraints(table.name)),
             "indexes": [
-                {**each, "dialect_options": {k: str(v) for k, v in each["dialect_options"].items()}}
+                {**each, "dialect_options": {k: str(v) for k, v in each.get("dialect_options", {}).items()}}
                 for each in by_name(seen.get_indexes(table.name))
             ],
         }
@@ -293,9 +294,11 @@ def test_the_database_refuses_a_request_that_contradicts_itself(database, constr
     database.enqueue("one")
     before = database.request("one")
 
-    with pytest.raises(exc.IntegrityError, match=f"ck_cdr_requests_{constraint}"):
+    with pytest.raises(exc.DBAPIError, match=f"ck_cdr_requests_{constraint}") as caught:
         database.change("one", **values)
 
+    assert is_bad_value(caught.value)
+    assert not is_unreachable(caught.value)
     assert database.request("one") == before
 
 
@@ -311,10 +314,12 @@ def test_the_database_refuses_a_row_that_contradicts_itself(engine, table, const
     fill(engine)
 
     with (
-        pytest.raises(exc.IntegrityError, match=f"ck_{table.name}_{constraint}"),
+        pytest.raises(exc.DBAPIError, match=f"ck_{table.name}_{constraint}") as caught,
         engine.begin() as connection,
     ):
         connection.execute(table.update().values(values))
+
+    assert is_bad_value(caught.value)
 
 
 def test_the_database_refuses_the_same_request_twice_in_one_account_and_takes_it_in_another(database):
@@ -327,12 +332,11 @@ def test_the_database_refuses_the_same_request_twice_in_one_account_and_takes_it
     assert len(database.rows(cdr_requests, request_id="one")) == 2
 
 
-@pytest.mark.usefixtures("only_sqlite")
 def test_a_bare_insert_by_any_client_is_picked_up_by_the_next_run(system, database_url):
-    client = sqlite3.connect(sqlite_path(database_url))
-    with client:
-        client.execute("INSERT INTO cdr_requests (request_id) VALUES ('answered-1')")
-    client.close()
+    client = sa.create_engine(read_url(database_url))  # with nothing of what our own connections set
+    with client.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO cdr_requests (request_id) VALUES ('answered-1')")
+    client.dispose()
 
     summary = system.sync()
 
