@@ -1,6 +1,7 @@
 # What a newcomer types: `make demo`, `make test`. What CI runs: `make check`. Needs Python 3.11 or later.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 SOURCES := etl migrations tests benchmarks
 
@@ -10,7 +11,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/cdr-sync demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: lint schema wheel test
 
