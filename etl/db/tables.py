@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -69,15 +67,6 @@ RUN_OUTCOMES = (
 def _one_of(column: str, values: tuple[str, ...]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
-
-# Text of any script, told apart by case, whatever MySQL's own default is: `state` and the numbers in a
-# leg's key must compare there as they do elsewhere.
-_ANY_TEXT: dict[str, Any] = {
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-    "mariadb_charset": "utf8mb4",
-    "mariadb_collate": "utf8mb4_bin",
-}
 
 # SQLite numbers rows by itself only where the key's type is exactly INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
@@ -180,7 +169,6 @@ cdr_requests = Table(
     ),
     comment="The queue: one row for every request ID ever asked for",
     sqlite_autoincrement=True,
-    **_ANY_TEXT,
 )
 
 call_legs = Table(
@@ -244,7 +232,6 @@ call_legs = Table(
     CheckConstraint("occurrence >= 1", name="occurrence_counts_from_one"),
     CheckConstraint("revision >= 1", name="revision_counts_from_one"),
     comment="One row for every leg of every call",
-    **_ANY_TEXT,
 )
 
 cdr_responses = Table(
@@ -267,7 +254,6 @@ cdr_responses = Table(
     Column("sha256", String(64), nullable=False, comment="SHA-256 of the body's bytes, in hexadecimal"),
     PrimaryKeyConstraint("account", "request_id", "revision"),
     comment="The raw archive: each answer whose content differs from the one before",
-    **_ANY_TEXT,
 )
 
 _COUNTS = {
@@ -306,7 +292,6 @@ sync_runs = Table(
     CheckConstraint(_one_of("outcome", RUN_OUTCOMES), name="outcome_is_known"),
     comment="The ledger: one row for every run, written at its start",
     sqlite_autoincrement=True,
-    **_ANY_TEXT,
 )
 
 api_accounts = Table(
@@ -321,5 +306,4 @@ api_accounts = Table(
         "updated_at", Instant, nullable=False, server_default=db_now(), comment="UTC; last change of this row"
     ),
     comment="What all machines share about an account: breaker, pause and canary",
-    **_ANY_TEXT,
 )
