@@ -17,7 +17,8 @@ from etl.cli.progress import watched
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from etl.sync.summary import Summary
+    from etl.settings import Account
+    from etl.sync.summary import Limits, Summary
 
 # The outcomes of a claim, in the order of a summary: with what is in hand they add up to the claims.
 OUTCOMES = {
@@ -65,27 +66,36 @@ def command(
         _tell_what_is_due(app, names, batch, most, as_json=as_json)
         return
     accounts = app.accounts(account)
-    from etl.cli.single_instance import only_one  # noqa: PLC0415
-    from etl.sync.start import run_sync  # noqa: PLC0415
-    from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
-    from etl.sync.summary import Limits  # noqa: PLC0415
+    from etl.db.idle import run_if_idle  # noqa: PLC0415
+    from etl.sync.summary import Limits, Summary  # noqa: PLC0415
 
     limits = Limits(most, time_limit, batch)
-    engine = app.engine()
-    with (
-        only_one(app.settings.database_url, is_wanted=single_instance),
-        stop_on_signals() as stop,
-        watched(engine, accounts=[one.name for one in accounts], batch=batch, most=most) as on_progress,
-    ):
-        summary = run_sync(engine, app.settings, accounts, limits=limits, stop=stop, on_progress=on_progress)
-    app.log.info(summary_text(summary).replace("\n", "; "))
+    names = [one.name for one in accounts]
+    idle_run = None if single_instance else run_if_idle(app.settings.database_url, names, batch=batch)
+    summary = Summary(idle_run) if idle_run else _run(app, accounts, limits, single_instance=single_instance)
     tell_problems(app, summary)
-    _tell_of_strangers(app, engine)
     if as_json:
         print_json(summary_document(summary))
     elif sys.stdout.isatty():
         click.echo(summary_text(summary))
     raise click.exceptions.Exit(summary.exit_code)
+
+
+def _run(app: App, accounts: list[Account], limits: Limits, *, single_instance: bool) -> Summary:
+    from etl.cli.single_instance import only_one  # noqa: PLC0415
+    from etl.sync.start import run_sync  # noqa: PLC0415
+    from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
+
+    names = [one.name for one in accounts]
+    engine = app.engine()
+    with (
+        only_one(app.settings.database_url, is_wanted=single_instance),
+        stop_on_signals() as stop,
+        watched(engine, accounts=names, batch=limits.batch, most=limits.most) as on_progress,
+    ):
+        summary = run_sync(engine, app.settings, accounts, limits=limits, stop=stop, on_progress=on_progress)
+    _tell_of_strangers(app, engine)
+    return summary
 
 
 def summary_document(summary: Summary) -> dict[str, object]:

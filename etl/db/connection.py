@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
-from etl.db.tables import SCHEMA_REVISION
+from etl.db import SCHEMA_REVISION
 from etl.errors import CdrSyncError, DatabaseUnavailableError, SchemaError, SettingsError
 
 _BUSY_SECONDS = 30  # how long a statement on SQLite waits for another writer

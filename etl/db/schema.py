@@ -19,9 +19,10 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from etl.db import SCHEMA_REVISION
 from etl.db.connection import is_conflict, reading, require_supported_server, schema_revision, sqlite_path
 from etl.db.indexes import metadata
-from etl.db.tables import SCHEMA_REVISION, VIEWS
+from etl.db.tables import VIEWS
 from etl.errors import DatabaseUnavailableError, FailedCheckError, UsageError
 
 _MIGRATION_SECONDS = 30  # how long a migrator waits for another

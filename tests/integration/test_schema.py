@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event, exc, inspect
 
+from etl.db import SCHEMA_REVISION
 from etl.db.connection import (
     is_bad_value,
     is_unreachable,
@@ -24,7 +25,6 @@ from etl.db.indexes import metadata
 from etl.db.request_queue import claim_requests, reap_expired
 from etl.db.schema import check, downgrade, migrations_folder, newest_revision, upgrade
 from etl.db.tables import (
-    SCHEMA_REVISION,
     STATES,
     api_accounts,
     call_legs,
