@@ -41,8 +41,10 @@ def test_an_idle_run_writes_its_row_of_the_ledger(url):
     [
         "INSERT INTO cdr_requests (request_id) VALUES ('due')",
         "INSERT INTO cdr_requests (account, request_id, run_after) VALUES ('stranger', 'x', '2999-01-01')",
-        "INSERT INTO cdr_requests (request_id, state, lease_token, lease_until)"
-        " VALUES ('held', 'running', 't', '2999-01-01')",
+        (
+            "INSERT INTO cdr_requests (request_id, state, lease_token, lease_until)"
+            " VALUES ('held', 'running', 't', '2999-01-01')"
+        ),
         "INSERT INTO sync_runs (command, host, pid, version) VALUES ('sync', 'here', 1, '0')",
         "INSERT INTO api_accounts (account, breaker_opened_at) VALUES ('default', '2026-01-01')",
         "UPDATE alembic_version SET version_num = '0001'",
