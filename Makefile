@@ -1,17 +1,21 @@
 # What a newcomer types: `make demo`, `make test`. What CI runs: `make check`. Needs Python 3.11 or later.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 BIN := $(VENV)/bin
 SOURCES := etl migrations tests benchmarks
 
-.PHONY: demo test check lint format schema wheel benchmark clean
+.PHONY: demo test faults check lint format schema wheel benchmark clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/cdr-sync demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The forty faults alone, injected for real on every database; ends with a table of what came of each.
+faults: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 
 check: lint schema wheel test
 

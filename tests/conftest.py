@@ -2,172 +2,17 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import shutil
-import sys
-import threading
-from collections import Counter
-from datetime import timedelta
 from itertools import count
-from time import monotonic
 
 import pytest
 from servers import MariadbServer, NoServerError, PostgresqlServer
-from sqlalchemy import func, select, update
+from systems import Database, System, guard, unexplained
 
-from etl.db.connection import open_engine, read_url, reading, sqlite_path
-from etl.db.request_queue import database_now, enqueue_requests
+from etl.db.connection import open_engine, read_url, sqlite_path
 from etl.db.schema import create_sqlite_file, upgrade
-from etl.db.tables import PENDING, RUNNING, cdr_requests
-from etl.settings import DEFAULT_ACCOUNT, Account, Settings
 from etl.simulator import Simulator
-from etl.sync.job import Job
-from etl.sync.start import repeat_transaction, run_sync
-from etl.sync.stopping import Stop
-from etl.sync.summary import Limits
-
-a_moment = threading.Event().wait
-OUTCOMES = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")
-
-
-def guard(work, *, seconds=30.0, on_hang=lambda: None):
-    """Do what could hang, and fail where it does, after telling what every thread is doing."""
-    result = {}
-
-    def call():
-        try:
-            result["value"] = work()
-        except BaseException as error:  # noqa: BLE001 (raised again below, in the test's own thread)
-            result["error"] = error
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        faulthandler.dump_traceback(file=sys.__stderr__)
-        on_hang()
-        thread.join(5)
-        pytest.fail(f"still at it after {seconds:g} s")
-    if "error" in result:
-        raise result["error"]
-    return result["value"]
-
-
-class Database:
-    """A real database, read and changed as a person with SQL would, in words that every dialect has."""
-
-    def __init__(self, engine):
-        self.engine = engine
-
-    def now(self):
-        with reading(self.engine) as connection:
-            return database_now(connection)
-
-    def rows(self, table, **wanted):
-        """The rows of a table in the order of its key, all columns by name."""
-        query = select(table).where(*(table.c[name] == value for name, value in wanted.items()))
-        with reading(self.engine) as connection:
-            return list(connection.execute(query.order_by(*table.primary_key)).mappings())
-
-    def row(self, table, **wanted):
-        (row,) = self.rows(table, **wanted)
-        return row
-
-    def request(self, request_id, account=DEFAULT_ACCOUNT):
-        return self.row(cdr_requests, account=account, request_id=request_id)
-
-    def states(self):
-        """How many requests are in each state; states that none is in are left out."""
-        column = cdr_requests.c.state
-        with reading(self.engine) as connection:
-            return dict(connection.execute(select(column, func.count()).group_by(column)).tuples().all())
-
-    def enqueue(self, *request_ids, account=DEFAULT_ACCOUNT, batch=None, delay=timedelta(0)):
-        with self.engine.begin() as connection:
-            return enqueue_requests(connection, request_ids, account=account, batch=batch, delay=delay)
-
-    def change(self, *request_ids, **values):
-        """Change requests by hand; without IDs all of them."""
-        which = cdr_requests.c.request_id.in_(request_ids) if request_ids else cdr_requests.c.id > 0
-        with self.engine.begin() as connection:
-            connection.execute(update(cdr_requests).where(which).values(values))
-
-
-class System(Database):
-    """The whole product: a real database, and the simulated API over real sockets."""
-
-    def __init__(self, engine, simulator):
-        super().__init__(engine)
-        self.simulator = simulator
-
-    def settings(self, **changes):
-        """Settings with every wait short. Durations are given in seconds."""
-        account = Account(DEFAULT_ACCOUNT, self.simulator.app_id, "simulated-secret")
-        values = {
-            "api_url": self.simulator.url,
-            "workers": 4,
-            "tries": 1,
-            "max_attempts": 3,
-            "retry_delay": 0.02,
-            "request_timeout": 5,
-            "lease": 60,
-            "settle": 0,
-            "empty_delay": 0.02,
-            "accounts": {account.name: account},
-            **changes,
-        }
-        durations = ("retry_delay", "request_timeout", "lease", "settle", "empty_for", "empty_delay")
-        for name in durations:
-            if name in values:
-                values[name] = timedelta(seconds=values[name])
-        return Settings(**values)
-
-    def sync(
-        self, settings=None, *, stop=None, seconds=30.0, make_asker=None, on_progress=lambda _: None, **limits
-    ):
-        """One run in this process, the job's own way of asking replaced where one is given."""
-        settings = self.settings() if settings is None else settings
-        stop = Stop() if stop is None else stop
-        arguments = {"limits": Limits(**limits), "stop": stop, "on_progress": on_progress}
-        accounts = list(settings.accounts.values())
-
-        def run():
-            if make_asker is None:
-                return run_sync(self.engine, settings, accounts, **arguments)
-            asking = {"make_asker": make_asker, "repeat_transaction": repeat_transaction}
-            return Job(self.engine, settings, **asking, **arguments).run(accounts)
-
-        def leave():
-            stop.request(15)
-            stop.request(15)
-
-        return guard(run, seconds=seconds, on_hang=leave)
-
-    def work_off(self, settings=None, *, but=(), seconds=30.0, **options):
-        """Run as cron would, again and again, until nothing waits but what is named; the runs' summaries."""
-        deadline = monotonic() + seconds
-        column = cdr_requests.c
-        waiting = select(func.count()).where(
-            column.state.in_((PENDING, RUNNING)), column.request_id.not_in(list(but))
-        )
-        summaries = [self.sync(settings, **options)]
-        while True:
-            with reading(self.engine) as connection:
-                count = connection.scalar(waiting)
-            if not count:
-                return summaries
-            if monotonic() > deadline:
-                pytest.fail(f"{count} requests still wait after {len(summaries)} runs")
-            a_moment(0.05)
-            summaries.append(self.sync(settings, **options))
-
-
-def unexplained(counts):
-    """How many claims of a run came to nothing that the ledger knows: 0 in a true ledger."""
-    counts = Counter(counts)
-    return counts["claimed"] - sum(counts[name] for name in OUTCOMES)
-
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 

@@ -1,0 +1,52 @@
+"""Runs `cdr-sync` in a process that sends itself a signal at an exact place in a transaction.
+
+Typed as `python saboteur.py PLACE SIGNAL WORDS…`, such as `after-claim-commit KILL sync`. The places are
+`before-` or `after-` the commit of the first transaction that holds a `claim` or a `settle` statement.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.default import DefaultDialect
+
+from etl.cli import main
+
+MARKS = {"claim": "attempts = attempts + 1", "settle": "done_token = v.token"}
+
+
+def lay_trap(place: str, number: int) -> None:
+    """Have this process send itself the signal when it comes to the place."""
+    when, what, _ = place.split("-")
+    mark = MARKS[what]
+    seen: set[object] = set()
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def note(connection, _cursor, statement, *_) -> None:
+        # MySQL's driver qualifies the columns of an UPDATE … JOIN.
+        if mark in statement.replace("cdr_requests.", ""):
+            seen.add(connection.connection.dbapi_connection)
+
+    commit = DefaultDialect.do_commit
+
+    def do_commit(self, dbapi_connection) -> None:
+        real = getattr(dbapi_connection, "dbapi_connection", dbapi_connection)
+        is_there = real in seen
+        if is_there and when == "before":
+            os.kill(os.getpid(), number)
+        commit(self, dbapi_connection)
+        if is_there and when == "after":
+            os.kill(os.getpid(), number)
+        seen.discard(real)
+
+    DefaultDialect.do_commit = do_commit
+
+
+if __name__ == "__main__":
+    trap, name, *words = sys.argv[1:]
+    lay_trap(trap, signal.Signals[f"SIG{name}"])
+    sys.argv = ["cdr-sync", *words]
+    main()

@@ -1,0 +1,123 @@
+"""Where the product is at work: processes of `cdr-sync`, one database of any kind, the simulated API."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from operators import Operator, finish
+from sqlalchemy import select, text
+from systems import System
+
+from etl.db.connection import reading
+from etl.db.tables import call_legs, cdr_requests, sync_runs
+from etl.simulator import make_request_id
+
+SABOTEUR = str(Path(__file__).with_name("saboteur.py"))
+
+
+class Site(System):
+    """The whole product as its operator has it, on whatever database."""
+
+    def __init__(self, url, engine, simulator, home, note):
+        super().__init__(engine, simulator)
+        self.url = url
+        self.operator = Operator(home)
+        self.operator.connect(simulator)
+        self.operator.environment |= {"CDR_SYNC_DATABASE_URL": url, "CDR_SYNC_SETTLE": "0"}
+        self._note = note
+
+    @property
+    def database_kind(self):
+        name = self.engine.dialect.name
+        return "mariadb" if name == "mysql" else name
+
+    # What an operator types
+
+    def start(self, *words, **environment):
+        """Start `cdr-sync …` in a process of its own."""
+        return self.operator.start(*words, **environment)
+
+    def start_sabotaged(self, place, signal_name, *words, **environment):
+        """Start `cdr-sync …` in a process that hurts itself; see `saboteur`."""
+        process = subprocess.Popen(
+            [sys.executable, SABOTEUR, place, signal_name, *map(str, words)],
+            env=self.operator.whole_environment(**environment),
+            cwd=self.operator.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.operator.processes.append(process)
+        return process
+
+    def run(self, *words, **environment):
+        """Run `cdr-sync …` to its end in a process of its own."""
+        return finish(self.start(*words, **environment))
+
+    def fill(self, count, seed=1):
+        """Enqueue as many invented request IDs; returns them."""
+        request_ids = [make_request_id(number, seed) for number in range(count)]
+        self.enqueue(*request_ids)
+        return request_ids
+
+    # What a person with SQL sees
+
+    def sql(self, statement, **values):
+        """The rows of a statement that every database understands."""
+        with reading(self.engine) as connection:
+            return [tuple(row) for row in connection.execute(text(statement), values)]
+
+    def running(self):
+        """The IDs of the requests that are claimed at the moment."""
+        return {name for (name,) in self.sql("SELECT request_id FROM cdr_requests WHERE state = 'running'")}
+
+    def outcomes(self):
+        """How each run of the ledger ended, the oldest first."""
+        return [row["outcome"] for row in self.rows(sync_runs)]
+
+    def asked_twice(self):
+        """The IDs for which the API was asked more than once."""
+        return {request_id for request_id, count in self.simulator.calls.items() if count > 1}
+
+    def stored_legs(self):
+        """The legs that are stored and that the latest answers hold, in the form of `true_legs`."""
+        column = call_legs.c
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                select(
+                    column.request_id,
+                    column.leg,
+                    column.from_number,
+                    column.to_number,
+                    column.duration_seconds,
+                ).where(column.missing_since.is_(None))
+            )
+            return sorted(tuple(row) for row in rows)
+
+    def true_legs(self):
+        """The legs that must be stored: those of every request that is done, and no others."""
+        column = cdr_requests.c
+        with reading(self.engine) as connection:
+            done = connection.scalars(select(column.request_id).where(column.state == "done")).all()
+        return sorted(
+            (request_id, leg["leg"], str(leg["from"]).strip(), str(leg["to"]).strip(), int(leg["duration"]))
+            for request_id in done
+            for leg in self.simulator.legs_of(request_id)
+        )
+
+    def report(self, outcome):
+        """Hold the stored legs against the API's truth, and add this fault's row to the table at the end."""
+        expected, found = self.true_legs(), self.stored_legs()
+        ((requests,),) = self.sql("SELECT COUNT(*) FROM cdr_requests")
+        self._note(
+            database=self.database_kind,
+            outcome=outcome,
+            requests=requests,
+            api_calls=self.simulator.total_calls,
+            legs_expected=len(expected),
+            legs_found=len(found),
+        )
+
+        assert found == expected
