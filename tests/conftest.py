@@ -25,12 +25,18 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "databases(names…): what is tested exists on these databases alone")
+
+
 def pytest_generate_tests(metafunc):
-    """Let every test that uses a database run on each of them."""
+    """Let every test that uses a database run on each of them, or on those that it names."""
     if "fresh_database" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("databases").split(",")
         if unknown := set(chosen) - set(DATABASES):
             raise pytest.UsageError(f"--databases: {', '.join(unknown)} is none of {', '.join(DATABASES)}")
+        for mark in metafunc.definition.iter_markers("databases"):
+            chosen = [name for name in chosen if name in mark.args]
         metafunc.parametrize("fresh_database", chosen, indirect=True, scope="session")
 
 

@@ -1,4 +1,4 @@
-"""The product as tests see it: a real database in words that every dialect has, and the job beside the API."""
+"""The product as tests see it: a database in words that every dialect has, and the job beside the API."""
 
 from __future__ import annotations
 
