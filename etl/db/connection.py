@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspe
 from etl.db import SCHEMA_REVISION
 from etl.errors import CdrSyncError, DatabaseUnavailableError, SchemaError, SettingsError
 
-_BUSY_SECONDS = 30  # how long a statement on SQLite waits for another writer
+# A database that does not answer must end a command, and not hang it. What stands in the URL comes first,
+# such as `?connect_timeout=3`, or `?timeout=5` for SQLite.
+_SQLITE_ARGUMENTS = {"timeout": 30}  # seconds that a statement waits for another writer
 _DRIVERS = {
     "postgresql": ("postgresql+psycopg", "postgresql"),
     "postgres": ("postgresql+psycopg", "postgresql"),
@@ -24,7 +26,7 @@ _OUR_FAULTS = ("no such table", "no such column", "syntax error", "no such funct
 _CONFLICTS = ("database is locked", "database table is locked")
 # A CHECK that fails, on MySQL and on MariaDB: their driver does not count it among the refused values.
 _FAILED_CHECKS = (3819, 4025)
-# A database that does not answer must end a command, and not hang it.
+_READ_SECONDS = 70  # for one answer of a server, which gives a statement up after 60
 _POSTGRESQL_ARGUMENTS = {
     "connect_timeout": 10,
     "tcp_user_timeout": 30_000,  # milliseconds until sent data must be acknowledged
@@ -36,8 +38,8 @@ _POSTGRESQL_ARGUMENTS = {
 }
 _MYSQL_ARGUMENTS = {
     "connect_timeout": 10,
-    "read_timeout": 60,
-    "write_timeout": 60,
+    "read_timeout": _READ_SECONDS,
+    "write_timeout": _READ_SECONDS,
     "charset": "utf8mb4",
     # SQLAlchemy would ask for FOUND_ROWS, by which an INSERT counts the rows too that were there before.
     "client_flag": 0,
@@ -92,18 +94,23 @@ def open_engine(url_text: str) -> Engine:
     url = read_url(url_text)
     if url.get_backend_name() == "sqlite":
         _require_file(sqlite_path(url_text))
-        engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+        engine = create_engine(url, connect_args=_unless_in(url, _SQLITE_ARGUMENTS))
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     is_postgresql = url.get_backend_name() == "postgresql"
+    arguments = _unless_in(url, _POSTGRESQL_ARGUMENTS if is_postgresql else _MYSQL_ARGUMENTS)
     try:
-        return create_engine(
-            url,
+        engine = create_engine(
+            url.difference_update_query(["read_timeout"]) if is_postgresql else url,
             isolation_level="READ COMMITTED",  # repeatable read deadlocks claims on MySQL
             pool_pre_ping=True,
-            connect_args=_POSTGRESQL_ARGUMENTS if is_postgresql else _MYSQL_ARGUMENTS,
+            connect_args=arguments,
         )
+        if is_postgresql:
+            from etl.db.postgresql import bound_waits  # noqa: PLC0415 (imports the driver)
+
+            bound_waits(engine, float(str(url.query.get("read_timeout", _READ_SECONDS))))
     except exc.NoSuchModuleError as error:
         raise SettingsError(f"database_url: {error}") from error
     except ModuleNotFoundError as error:
@@ -111,6 +118,12 @@ def open_engine(url_text: str) -> Engine:
         raise SettingsError(
             f"The driver for {extra} is not installed: run `pip install 'piopiy-cdr-sync[{extra}]'`"
         ) from error
+    return engine
+
+
+def _unless_in(url: URL, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Our arguments of a connection, without those that the URL gives itself."""
+    return {name: value for name, value in arguments.items() if name not in url.query}
 
 
 def _require_file(path: Path | None) -> None:
@@ -218,10 +231,14 @@ def _code(original: Any) -> object:
 def is_worth_repeating(error: BaseException) -> bool:
     """Whether a whole transaction is to be tried again: after a conflict, or on a fresh connection.
 
-    After a lost connection nobody knows whether the commit happened. The fence does: it tells what this
-    claim's token settled before.
+    After a lost connection nobody knows whether the commit happened: whoever repeats it must find out first.
     """
-    return is_conflict(error) or (isinstance(error, exc.DBAPIError) and error.connection_invalidated)
+    if is_conflict(error):
+        return True
+    if not isinstance(error, exc.DBAPIError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    # A server that is just starting again refuses connections for some seconds: there is no statement then.
+    return error.connection_invalidated or (error.statement is None and is_unreachable(error))
 
 
 def is_bad_value(error: BaseException) -> bool:
