@@ -22,6 +22,7 @@ LONGEST_PAUSE = 10.0  # seconds
 TRANSACTION_TRIES = 8
 FIRST_TRANSACTION_PAUSE = 0.05  # seconds; doubled after each try
 LONGEST_TRANSACTION_PAUSE = 2.0  # seconds
+TRANSACTION_SECONDS = 30.0  # after which no other try begins, however long each of them waited for an answer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -123,7 +124,7 @@ def retry_transaction(
         wait=lambda state: _jittered(
             rand(), state.attempt_number, FIRST_TRANSACTION_PAUSE, LONGEST_TRANSACTION_PAUSE
         ),
-        stop=tenacity.stop_after_attempt(tries),
+        stop=tenacity.stop_after_attempt(tries) | tenacity.stop_after_delay(TRANSACTION_SECONDS),
         sleep=_quietly(sleep),
         reraise=True,
     )

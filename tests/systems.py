@@ -17,7 +17,7 @@ from etl.db.request_queue import database_now, enqueue_requests
 from etl.db.tables import PENDING, RUNNING, cdr_requests
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings
 from etl.sync.job import Job
-from etl.sync.start import repeat_transaction, run_sync
+from etl.sync.start import run_sync
 from etl.sync.stopping import Stop
 from etl.sync.summary import Limits
 
@@ -129,8 +129,7 @@ class System(Database):
         def run():
             if make_asker is None:
                 return run_sync(self.engine, settings, accounts, **arguments)
-            asking = {"make_asker": make_asker, "repeat_transaction": repeat_transaction}
-            return Job(self.engine, settings, **asking, **arguments).run(accounts)
+            return Job(self.engine, settings, make_asker=make_asker, **arguments).run(accounts)
 
         def leave():
             stop.request(15)

@@ -43,7 +43,7 @@ def command(
     the top or in data. Files of any size are read as a stream.
     """
     from etl.db.request_queue import enqueue_requests  # noqa: PLC0415
-    from etl.sync.start import in_transaction  # noqa: PLC0415
+    from etl.sync.transactions import in_transaction  # noqa: PLC0415
 
     if len(account or "") > LONGEST_NAME or len(batch or "") > LONGEST:
         raise UsageError(f"An account has up to {LONGEST_NAME} characters, a batch up to {LONGEST}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Index, text
 
-from etl.db.tables import cdr_requests, metadata
+from etl.db.tables import cdr_requests, metadata, sync_runs
 
 _column = cdr_requests.c
 
@@ -29,6 +29,13 @@ Index(
     _column.lease_until,
     sqlite_where=text("state = 'running'"),
     postgresql_where=text("state = 'running'"),
+)
+# The runs that have not ended, or ended without a word.
+Index(
+    "ix_sync_runs_running",
+    sync_runs.c.outcome,
+    sqlite_where=text("outcome = 'running'"),
+    postgresql_where=text("outcome = 'running'"),
 )
 
 __all__ = ["metadata"]

@@ -30,7 +30,9 @@ _CLAIMED = "id, account, request_id, lease_token, attempts, fetches, enqueued_at
 _DUE = """
     SELECT id FROM cdr_requests
     WHERE state = 'pending' AND account = :account AND lane = :lane AND run_after <= {now}{batch}
-    ORDER BY run_after, id LIMIT :most"""
+    ORDER BY {order} LIMIT :most"""
+_OLDEST_FIRST, _NEWEST_FIRST = "run_after, id", "run_after DESC, id DESC"
+_HAS_DUE = f"SELECT EXISTS ({_DUE})"
 _BECOMES_RUNNING = """
     state = 'running', attempts = attempts + 1, lease_token = :token, lease_until = {lease_until},
     worker = :worker, run_id = :run_id, updated_at = {now}"""
@@ -127,8 +129,13 @@ def claim_requests(
     worker: str,
     run_id: int,
     batch: str | None = None,
+    newest_first: bool = False,
 ) -> list[ClaimedRequest]:
-    """Claim up to `most` due requests of an account, live ones first; commit before asking for any."""
+    """Claim up to `most` due requests of an account, live ones first; commit before asking for any.
+
+    Within a lane, what has waited longest comes first. Of a claim that is to find out whether the API works,
+    the newest: the API is the likeliest to know it still.
+    """
     claimed: list[ClaimedRequest] = []
     for lane in (LIVE, BACKFILL):
         if len(claimed) < most:
@@ -141,15 +148,17 @@ def claim_requests(
                 "worker": worker,
                 "run_id": run_id,
             }
-            claimed += _claim(connection, values, batch)
+            claimed += _claim(connection, values, batch, _NEWEST_FIRST if newest_first else _OLDEST_FIRST)
     return claimed
 
 
-def _claim(connection: Connection, values: dict[str, object], batch: str | None) -> list[ClaimedRequest]:
+def _claim(
+    connection: Connection, values: dict[str, object], batch: str | None, order: str
+) -> list[ClaimedRequest]:
     dialect = connection.dialect.name
     if batch is not None:
         values["batch"] = batch
-    statements = _claim_statements(dialect, with_batch=batch is not None)
+    statements = _claim_statements(dialect, order, with_batch=batch is not None)
     if len(statements) == 1:
         # Fetched to the end, or SQLite would keep the statement, and its lock, open.
         rows = connection.execute(statements[0], values).all()
@@ -165,17 +174,24 @@ def _claim(connection: Connection, values: dict[str, object], batch: str | None)
 
 
 @cache
-def _claim_statements(dialect: str, *, with_batch: bool) -> tuple[TextClause | TextualSelect, ...]:
+def _claim_statements(
+    dialect: str, order: str, *, with_batch: bool
+) -> tuple[TextClause | TextualSelect, ...]:
     sources = (_CLAIM[dialect],) if dialect in _CLAIM else _CLAIM_MYSQL
-    filled = [
-        source.format(
-            now=now_sql(dialect),
-            lease_until=later_sql(dialect, ":lease"),
-            batch=" AND batch = :batch" if with_batch else "",
-        )
-        for source in sources
-    ]
-    return tuple(_claim_statement(sql) for sql in filled)
+    fill = {"lease_until": later_sql(dialect, ":lease"), **_due_fill(dialect, order, with_batch=with_batch)}
+    return tuple(_claim_statement(source.format(**fill)) for source in sources)
+
+
+def _due_fill(dialect: str, order: str, *, with_batch: bool) -> dict[str, str]:
+    return {"now": now_sql(dialect), "order": order, "batch": " AND batch = :batch" if with_batch else ""}
+
+
+def has_due(connection: Connection, account: str, *, batch: str | None = None) -> bool:
+    """Whether anything of an account is due, in whatever lane."""
+    fill = _due_fill(connection.dialect.name, _OLDEST_FIRST, with_batch=batch is not None)
+    statement = text(_HAS_DUE.format(**fill))
+    values = {"account": account, "most": 1, "batch": batch} if batch else {"account": account, "most": 1}
+    return any(connection.scalar(statement, {**values, "lane": lane}) for lane in (LIVE, BACKFILL))
 
 
 def _statement(sql: str) -> TextClause:

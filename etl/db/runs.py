@@ -3,31 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, text, update
+from sqlalchemy import Connection, Row, exists, func, select, text, update
 
 from etl import __version__
-from etl.db.tables import RUN_COUNTS, cdr_requests, sync_runs
-from etl.db.types import db_now
+from etl.db.tables import RUN_COUNTS, RUNNING, cdr_requests, sync_runs
+from etl.db.types import db_now, seconds_ago
 
 _ADDED = ", ".join(f"{name} = {name} + :{name}" for name in RUN_COUNTS)
-_COUNT = text(f"UPDATE sync_runs SET {_ADDED} WHERE id = :run_id")
+_COUNT = text(f"UPDATE sync_runs SET {_ADDED}, turns = :turn WHERE id = :run_id")
 
 
-def start_run(connection: Connection, *, command: str, batch: str | None, host: str, pid: int) -> int:
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process of some machine. Its number means something only within its scope."""
+
+    host: str
+    pid: int
+    pid_scope: str | None
+
+
+def start_run(connection: Connection, *, command: str, batch: str | None, process: Process) -> int:
     """Write a run into the ledger; returns its number."""
     result = connection.execute(
-        sync_runs.insert().values(command=command, batch=batch, host=host, pid=pid, version=__version__)
+        sync_runs.insert().values(
+            command=command,
+            batch=batch,
+            host=process.host,
+            pid=process.pid,
+            pid_scope=process.pid_scope,
+            version=__version__,
+        )
     )
     key = result.inserted_primary_key
     return int(key[0]) if key else 0
 
 
-def count_run(connection: Connection, run_id: int, counts: Mapping[str, int]) -> None:
+def is_run_of(connection: Connection, run_id: int, process: Process) -> bool:
+    """Whether the ledger holds this run, and as one of this process."""
+    column = sync_runs.c
+    return bool(
+        connection.scalar(
+            select(func.count()).where(
+                column.id == run_id, column.host == process.host, column.pid == process.pid
+            )
+        )
+    )
+
+
+def count_run(connection: Connection, run_id: int, counts: Mapping[str, int], *, turn: int) -> None:
     """Add to a run's counts, in the transaction of what is counted, so that they outlive a kill."""
-    if any(counts.values()):
-        connection.execute(_COUNT, {"run_id": run_id, **{name: counts.get(name, 0) for name in RUN_COUNTS}})
+    added = {name: counts.get(name, 0) for name in RUN_COUNTS}
+    connection.execute(_COUNT, {"run_id": run_id, "turn": turn, **added})
+
+
+def last_turn(connection: Connection, run_id: int) -> int:
+    """The number of a run's last transaction that was committed, one whose reply was lost included.
+
+    The lock waits for such a transaction where it is still on its way through the database.
+    """
+    turns: int | None = connection.scalar(
+        select(sync_runs.c.turns).where(sync_runs.c.id == run_id).with_for_update()
+    )
+    return turns or 0
 
 
 def finish_run(connection: Connection, run_id: int, *, outcome: str, error: str | None) -> None:
@@ -39,24 +80,40 @@ def finish_run(connection: Connection, run_id: int, *, outcome: str, error: str 
     )
 
 
-def abandon_dead_runs(connection: Connection, *, host: str, is_alive: Callable[[int], bool]) -> list[int]:
-    """Close the runs of this host whose process is gone, and end the leases that they held.
+def abandon_dead_runs(
+    connection: Connection, *, process: Process, is_alive: Callable[[int], bool], lease: timedelta
+) -> None:
+    """Close the runs that ended without a word.
 
-    A lease would run out by itself; this only saves waiting for it. Fenced as every claim is, a worker
-    wrongly taken for dead writes nothing.
+    Of a process that is gone from this machine, the leases end as well. They would run out by themselves;
+    this only saves waiting for it. Fenced as every claim is, a worker wrongly taken for dead writes nothing.
+    A run elsewhere is closed once it holds no lease any more; should it be alive, it says so at its end.
     """
-    open_runs = select(sync_runs.c.id, sync_runs.c.pid).where(
-        sync_runs.c.outcome == "running", sync_runs.c.host == host
+    column = sync_runs.c
+    holds_lease = exists().where(
+        cdr_requests.c.state == text(f"'{RUNNING}'"),
+        cdr_requests.c.run_id == column.id,
+        cdr_requests.c.lease_until >= db_now(),
     )
-    gone = [row.id for row in connection.execute(open_runs) if not is_alive(row.pid)]
-    for run_id in gone:
-        finish_run(connection, run_id, outcome="abandoned", error="The process was gone")
-        connection.execute(
-            update(cdr_requests)
-            .where(cdr_requests.c.state == "running", cdr_requests.c.run_id == run_id)
-            .values(lease_until=cdr_requests.c.updated_at)
-        )
-    return gone
+    is_old = column.started_at < seconds_ago(lease)
+    open_runs = select(
+        column.id, column.host, column.pid, column.pid_scope, (is_old & ~holds_lease).label("is_silent")
+    ).where(column.outcome == text("'running'"))
+    for run_id, host, pid, pid_scope, is_silent in connection.execute(open_runs).all():
+        if (host, pid_scope) == (process.host, process.pid_scope):
+            if not is_alive(pid):
+                finish_run(connection, run_id, outcome="abandoned", error="The process was gone")
+                _end_leases(connection, run_id)
+        elif is_silent:
+            finish_run(connection, run_id, outcome="abandoned", error="It was not heard of any more")
+
+
+def _end_leases(connection: Connection, run_id: int) -> None:
+    connection.execute(
+        update(cdr_requests)
+        .where(cdr_requests.c.state == text(f"'{RUNNING}'"), cdr_requests.c.run_id == run_id)
+        .values(lease_until=cdr_requests.c.updated_at)
+    )
 
 
 def list_runs(connection: Connection, *, most: int) -> list[Row[Any]]:

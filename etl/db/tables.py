@@ -286,6 +286,18 @@ sync_runs = Table(
         for name, comment in _COUNTS.items()
     ),
     Column("error", Text, comment="What went wrong, in a sentence; null if nothing did"),
+    Column(
+        "turns",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="Number of its last transaction that claimed or settled: tells whether a commit happened",
+    ),
+    Column(
+        "pid_scope",
+        String(64),
+        comment="Where pid means something: boot of the machine and its process namespace; null if unknown",
+    ),
     CheckConstraint(_one_of("outcome", RUN_OUTCOMES), name="outcome_is_known"),
     comment="The ledger: one row for every run, written at its start",
     sqlite_autoincrement=True,
@@ -301,6 +313,12 @@ api_accounts = Table(
     Column("paused_until", Instant, comment="UTC; the API asked for patience until then; null if it did not"),
     Column(
         "updated_at", Instant, nullable=False, server_default=db_now(), comment="UTC; last change of this row"
+    ),
+    Column(
+        "rate_paid_until_us",
+        BigInteger,
+        comment="Microseconds since 1970 by the database's clock: when the calls made so far are paid off "
+        "at the rate limit; null if it never had one",
     ),
     comment="What all machines share about an account: breaker, pause and canary",
 )

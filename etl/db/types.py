@@ -6,11 +6,11 @@ text of one format: `2021-11-16 13:33:29.000000`.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Numeric, String, Text
+from sqlalchemy import ColumnElement, DateTime, Dialect, Float, Numeric, String, Text, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -152,6 +152,24 @@ def later_sql(dialect_name: str, seconds: str) -> str:
         "mysql": f"utc_timestamp(6) + interval round(({seconds}) * 1000000) microsecond",
         "mariadb": f"utc_timestamp(6) + interval round(({seconds}) * 1000000) microsecond",
     }[dialect_name]
+
+
+def seconds_ago(delay: timedelta) -> ColumnElement[datetime]:
+    """An instant before `db_now()`, as an expression."""
+    return _Later(literal(-delay.total_seconds(), Float()))
+
+
+class _Later(FunctionElement[datetime]):
+    """`db_now()` plus a number of seconds."""
+
+    type = Instant()
+    inherit_cache = True
+
+
+@compiles(_Later)
+def _later(element: _Later, compiler: Any, **kw: Any) -> str:
+    (seconds,) = element.clauses
+    return later_sql(compiler.dialect.name, compiler.process(seconds, **kw))
 
 
 def unless_known_sql(dialect_name: str, table: str, *key: str) -> str:

@@ -54,6 +54,11 @@ class Asked:
     body: bytes | None = field(default=None, repr=False)
     error: RequestError | None = None
     crash: Exception | None = None
+    is_unasked: bool = False  # the rate limit let no call through in time
+
+
+class _GateClosedError(Exception):
+    """The run ends, or waited too long, before this call could go through."""
 
 
 def ask(
@@ -64,26 +69,44 @@ def ask(
     region: str,
     secret: str,
     is_canary: bool = False,
+    may_call: Callable[[], bool] = lambda: True,
 ) -> Asked:
     """Ask for one request, as often as patience allows; what came of it is always returned.
 
     Should the API repeat the secret, it is taken out of the body before anything is read from it.
+
+    Args:
+        request: the request in question.
+        fetch: puts it to the API once.
+        repeat: calls a function until it succeeds, as long as patience lasts.
+        region: the region of numbers without a country code.
+        secret: what must not be stored.
+        is_canary: whether the request is asked for only to find out whether the API works.
+        may_call: waits for the rate limit; False where it is no use to wait, so that no call is made.
     """
     asked = Asked(request, is_canary)
 
     def once() -> None:
+        if not may_call():
+            raise _GateClosedError
         asked.calls += 1
-        asked.status = asked.body = None
-        reply = fetch(request.request_id)
-        asked.status, asked.body = reply.status, hide_secret_in_bytes(reply.body, secret)
-        answer = read_answer(reply.status, asked.body, retry_after=reply.retry_after)
-        asked.legs, asked.count = parse_legs(answer, region=region), answer.count
+        asked.error = asked.status = asked.body = None
+        try:
+            reply = fetch(request.request_id)
+            asked.status, asked.body = reply.status, hide_secret_in_bytes(reply.body, secret)
+            answer = read_answer(reply.status, asked.body, retry_after=reply.retry_after)
+            asked.legs, asked.count = parse_legs(answer, region=region), answer.count
+        except RequestError as error:
+            asked.error = error
+            asked.status = asked.status or error.http_status
+            raise
 
     try:
         repeat(once)
-    except RequestError as error:
-        asked.error = error
-        asked.status = asked.status or error.http_status
+    except RequestError:
+        pass  # noted above
+    except _GateClosedError:
+        asked.is_unasked = asked.calls == 0  # otherwise what the try before it brought still stands
     except Exception as crash:  # noqa: BLE001 (a bug of ours must not lose what this thread holds)
         asked.crash = crash
     return asked

@@ -7,16 +7,25 @@ another's desk.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from etl.cdr.blame import Judgement, judge_canary, judge_row, shows_life
 from etl.cdr.records import ClaimedRequest
 from etl.errors import RateLimitedError, RequestError
-from etl.settings import Account
 from etl.sync.asking import Asked, Askers
 from etl.sync.settling import Verdict
 
 SLOW_START = 3  # requests on their way before an account's first valid answer in a run
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a run learned about an account, that all machines are to know."""
+
+    canary: str | None = None  # the latest request with legs
+    opens_breaker: str | None = None  # why the API does not work for this account
+    closes_breaker: bool = False  # it works again
+    pause_seconds: float | None = None  # the API asked for patience
 
 
 class Desk:
@@ -24,7 +33,6 @@ class Desk:
 
     def __init__(
         self,
-        account: Account,
         askers: Askers,
         *,
         workers: int,
@@ -32,7 +40,6 @@ class Desk:
         is_probe: bool = False,
         is_closed: bool = False,
     ) -> None:
-        self.account = account
         self.askers = askers
         self.canary = canary  # a request that is known to be good
         self.is_probe = is_probe  # the breaker is open: find out whether it still has to be
@@ -41,7 +48,8 @@ class Desk:
         self.awaits_canary = False
         self.had_answer = False
         self._is_vindicated = False  # a valid answer came while the canary was on its way
-        self.latest_good: str | None = None
+        self._latest_good: str | None = None
+        self._pause_seconds: float | None = None
         self.refused: str | None = None  # why the credentials are taken to be refused
         self.api_down: str | None = None  # why the API is taken to be down
         self._workers = workers
@@ -53,6 +61,26 @@ class Desk:
     def is_waiting(self) -> bool:
         """Whether some answer is still to come."""
         return bool(self._on_its_way) or self.awaits_canary
+
+    @property
+    def news(self) -> News:
+        """What this run has learned so far about the account."""
+        problem = self.refused or self.api_down
+        return News(
+            self._latest_good, problem, self.is_probe and self.had_answer and not problem, self._pause_seconds
+        )
+
+    def hear(self, *, is_breaker_open: bool, is_paused: bool) -> None:
+        """Take in what other machines have learned about the account meanwhile."""
+        if is_paused:
+            self.is_closed = True
+        if is_breaker_open and not self.is_probe:
+            # They may know better than our answers of a while ago: the next answer tells.
+            self.is_probe, self.had_answer = True, False
+
+    def breaker_was_closed(self) -> None:
+        """Note that all machines know by now that the API works."""
+        self.is_probe = False
 
     @property
     def is_tail(self) -> bool:
@@ -90,16 +118,17 @@ class Desk:
         error = asked.error
         if asked.crash is not None:
             return [Verdict(asked)]
+        if asked.is_unasked:
+            return [Verdict(asked, is_released=True)]
         if error is None or shows_life(error):
             if error is None and asked.legs:
-                self.latest_good = self.canary = asked.request.request_id
+                self._latest_good = self.canary = asked.request.request_id
             elif error is None and self.canary is None:
                 self.canary = asked.request.request_id  # better than none, for this run
             self.had_answer = self._is_vindicated = True
             return [*self._settle_row(), Verdict(asked)]
-        if isinstance(error, RateLimitedError) and error.is_long:
-            self.is_closed = True
-            return [Verdict(asked, pause_seconds=error.retry_after), *self.give_back()]
+        if self._asks_for_patience(error):
+            return [Verdict(asked), *self.give_back()]
         if self.is_closed or is_stopping:
             return [Verdict(asked, is_released=True)]
         self._row.append(asked)
@@ -163,6 +192,9 @@ class Desk:
         if asked.crash is not None:
             self.is_closed = True  # a fault of our own makes nobody guilty, and is not to be repeated
             return self.give_back()
+        if asked.is_unasked or self._asks_for_patience(asked.error):
+            self.is_closed = True
+            return self.give_back()
         judgement = judge_canary(asked.error)
         if judgement is Judgement.OWN or self._is_vindicated:
             self.had_answer = True
@@ -178,6 +210,14 @@ class Desk:
         else:
             self.api_down = reason
         return self.give_back()
+
+    def _asks_for_patience(self, error: RequestError | None) -> bool:
+        """Whether the API wants this account to wait for longer than a run does; then no more is claimed."""
+        if not isinstance(error, RateLimitedError) or not error.is_long:
+            return False
+        self.is_closed = True
+        self._pause_seconds = max(self._pause_seconds or 0.0, error.retry_after or 0.0)
+        return True
 
     def _errors(self) -> list[RequestError]:
         return [asked.error for asked in self._row if asked.error is not None]

@@ -44,7 +44,6 @@ class Verdict:
 
     asked: Asked
     is_released: bool = False
-    pause_seconds: float | None = None  # the API asked the whole account for patience
 
     def as_unstorable(self, error: Exception, *, keeps_body: bool = True) -> Verdict:
         """The same request, once the database refused what its answer holds."""

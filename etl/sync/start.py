@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from etl.cdr.records import ClaimedRequest
-from etl.db.connection import is_worth_repeating
 from etl.settings import Account, Settings
 from etl.sync.asking import Asked, AskOne
-from etl.sync.job import Job, T
+from etl.sync.job import Job, MakeAsker
 from etl.sync.stopping import Stop
 from etl.sync.summary import Limits, Summary
 
@@ -41,7 +40,6 @@ def run_sync(
         engine,
         settings,
         make_asker=_asker_maker(settings, stop),
-        repeat_transaction=repeat_transaction,
         stop=stop,
         limits=limits,
         on_progress=on_progress,
@@ -49,7 +47,7 @@ def run_sync(
     return job.run(accounts)
 
 
-def _asker_maker(settings: Settings, stop: Stop) -> Callable[[Account], AskOne]:
+def _asker_maker(settings: Settings, stop: Stop) -> MakeAsker:
     """What makes a thread's way of asking; the patience is one for all threads."""
     timeout = settings.request_timeout.total_seconds()
 
@@ -61,7 +59,7 @@ def _asker_maker(settings: Settings, stop: Stop) -> Callable[[Account], AskOne]:
         # may wait for the one before it in the same thread, so that each has half of the lease.
         return Patience(settings.tries, settings.lease.total_seconds() / 2 - timeout, stop=stop.event)
 
-    def make_asker(account: Account) -> AskOne:
+    def make_asker(account: Account, may_call: Callable[[], bool]) -> AskOne:
         from etl.cdr_api import CdrApi, Credentials  # noqa: PLC0415 (likewise)
         from etl.sync.asking import ask  # noqa: PLC0415 (likewise)
 
@@ -79,30 +77,9 @@ def _asker_maker(settings: Settings, stop: Stop) -> Callable[[Account], AskOne]:
                 region=settings.default_region,
                 secret=account.secret,
                 is_canary=is_canary,
+                may_call=may_call,
             )
 
         return ask_one
 
     return make_asker
-
-
-def repeat_transaction(work: Callable[[], T], is_worth_repeating: Callable[[BaseException], bool]) -> T:
-    """Do it once more, a few times, where others were in the way; that is seldom, so it is loaded late."""
-    try:
-        return work()
-    except Exception as error:
-        if not is_worth_repeating(error):
-            raise
-    from etl.retrying import retry_transaction  # noqa: PLC0415
-
-    return retry_transaction(work, is_transient=is_worth_repeating)
-
-
-def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Do something in one transaction, all of it again where others were in its way."""
-
-    def once() -> T:
-        with engine.begin() as connection:
-            return work(connection)
-
-    return repeat_transaction(once, is_worth_repeating)

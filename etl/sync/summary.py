@@ -26,6 +26,7 @@ class Summary:
     refused: dict[str, str] = field(default_factory=dict)
     crashes: list[Exception] = field(default_factory=list)
     signal: int | None = None
+    rate_wait_seconds: float = 0.0  # how long the run waited for the rate limit
 
     @property
     def dead(self) -> int:

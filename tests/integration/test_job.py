@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -32,6 +31,7 @@ from etl.simulator import SCENARIOS, make_request_id
 from etl.simulator.scenarios import BROKEN, CHANGING, FLAKY, VALID
 from etl.sync.asking import Asked, ask
 from etl.sync.stopping import Stop
+from etl.sync.whereabouts import this_process
 
 HOUR = timedelta(hours=1)
 
@@ -468,7 +468,7 @@ def first_alone(system, then):
     """Asks for what comes first before the API changes its mind, and for everything else after that."""
     has_answered = threading.Event()
 
-    def make_asker(account):
+    def make_asker(account, _may_call):
         real = ask_over_http(system, account)
 
         def ask_one(request, /, *, is_canary):
@@ -854,7 +854,8 @@ def pid_of_nobody():
 
 
 def run_row(system, **values):
-    row = {"command": "sync", "host": socket.gethostname(), "version": "0", **values}
+    here = this_process()
+    row = {"command": "sync", "host": here.host, "pid_scope": here.pid_scope, "version": "0", **values}
     with system.engine.begin() as connection:
         return connection.execute(sync_runs.insert().values(row)).inserted_primary_key[0]
 
@@ -873,14 +874,16 @@ def test_a_run_does_not_wait_for_the_leases_of_a_process_that_is_gone(system):
     assert abandoned["finished_at"] is not None
 
 
-@pytest.mark.parametrize("where", ["on another machine", "in a living process"])
+ELSEWHERE = {
+    "on another machine": {"host": "elsewhere"},
+    "on a machine of the same name": {"pid_scope": "another boot pid:[1]"},
+    "in a living process": {"pid": 1},
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE.values(), ids=ELSEWHERE)
 def test_a_run_waits_for_the_leases_of_others_that_may_be_alive(system, where):
-    here, alive = socket.gethostname(), 1
-    other_run = run_row(
-        system,
-        host="elsewhere" if where == "on another machine" else here,
-        pid=pid_of_nobody() if where == "on another machine" else alive,
-    )
+    other_run = run_row(system, **{"pid": pid_of_nobody(), **where})
     left_running(system, "answered-1", lease_until=system.now() + HOUR, run_id=other_run)
 
     summary = system.sync()
@@ -888,6 +891,22 @@ def test_a_run_waits_for_the_leases_of_others_that_may_be_alive(system, where):
     assert summary.counts["claimed"] == 0
     assert system.request("answered-1")["state"] == "running"
     assert system.row(sync_runs, id=other_run)["outcome"] == "running"
+
+
+def test_a_run_elsewhere_that_holds_no_lease_any_more_is_closed_in_the_ledger(system):
+    long_ago = system.now() - HOUR
+    silent = run_row(system, pid=1, host="elsewhere", started_at=long_ago)
+    busy = run_row(system, pid=1, host="elsewhere", started_at=long_ago)
+    young = run_row(system, pid=1, host="elsewhere")
+    left_running(system, "answered-1", lease_until=system.now() + HOUR, run_id=busy)
+
+    system.sync()
+
+    assert {run: system.row(sync_runs, id=run)["outcome"] for run in (silent, busy, young)} == {
+        silent: "abandoned",
+        busy: "running",
+        young: "running",
+    }
 
 
 def test_a_request_that_killed_its_worker_every_time_is_dead_and_never_asked_for_again(system):
@@ -933,7 +952,7 @@ def test_a_claim_that_ran_out_while_others_finished_it_is_counted_as_lost(system
     other_engine = open_engine(database_url)
     other = type(system)(other_engine, system.simulator)
 
-    def make_asker(_account):
+    def make_asker(_account, _may_call):
         def ask_one(request, /, *, is_canary):
             system.change("answered-1", lease_until=system.now() - HOUR)
             assert other.sync().counts["done"] == 1
@@ -959,7 +978,7 @@ def test_a_run_that_outlives_its_own_lease_still_settles_the_request_and_leaves_
     asked_again = threading.Event()
     slow_calls = itertools.count(1)
 
-    def make_asker(_account):
+    def make_asker(_account, _may_call):
         def ask_one(request, /, *, is_canary):
             if request.request_id != "slow":
                 asked_again.is_set() or threading.Event().wait(0.01)
@@ -988,7 +1007,7 @@ def test_a_run_that_outlives_its_own_lease_still_settles_the_request_and_leaves_
 def asking_without_api(spoil):
     """Answers every request well, without any API, but for what `spoil` does to it."""
 
-    def make_asker(_account):
+    def make_asker(_account, _may_call):
         def ask_one(request, /, *, is_canary):
             spoil(request)
             return Asked(request, is_canary, calls=1, status=200, body=b"{}", count=0)
@@ -1006,7 +1025,7 @@ def stumbles_over_one(request):
 def test_a_crash_while_asking_for_one_request_is_that_requests_failure_alone(system, unexplained):
     system.enqueue("one", *(f"good {number}" for number in range(30)))
 
-    def make_asker(account):
+    def make_asker(account, _may_call):
         def fetch(request_id):
             if request_id == "one":
                 raise ZeroDivisionError("a bug of ours")
@@ -1065,7 +1084,7 @@ def test_threads_that_cannot_be_made_later_in_a_run_give_every_claim_back(system
     system.enqueue(*numbered("answered", 100))
     made = itertools.count(1)
 
-    def make_asker(_account):
+    def make_asker(_account, _may_call):
         if next(made) > 2:
             raise SettingsError("no more")
         return lambda request, /, *, is_canary: Asked(request, is_canary, calls=1, status=200, count=0)
@@ -1090,42 +1109,6 @@ def test_progress_that_fails_ends_the_run_with_every_claim_given_back(system):
     assert set(system.states()) == {"done", "pending"}
     assert is_untouched(system)
     assert system.row(sync_runs)["outcome"] == "failed"
-
-
-def test_a_commit_whose_reply_is_lost_is_settled_once_and_counted_once(system, unexplained):
-    """Everything that settles is done twice, as after a connection that broke during COMMIT."""
-    from etl.sync.job import Job  # noqa: PLC0415 (only this test puts a job together by itself)
-    from etl.sync.summary import Limits  # noqa: PLC0415 (likewise)
-
-    system.enqueue("one", "two")
-    committed = []
-
-    def repeat_transaction(work, _is_worth_repeating):
-        result = work()
-        if result is not None and isinstance(result, tuple) and result[0]["empty"]:
-            committed.append(result[0]["empty"])
-            result = work()
-        return result
-
-    settings = system.settings(empty_for=0)
-    job = Job(
-        system.engine,
-        settings,
-        make_asker=asking_without_api(lambda _request: None),
-        repeat_transaction=repeat_transaction,
-        stop=Stop(),
-        limits=Limits(),
-    )
-
-    summary = job.run(list(settings.accounts.values()))
-    ledger = system.row(sync_runs)
-
-    assert sum(committed) == 2
-    assert system.states() == {"empty": 2}
-    assert {row["fetches"] for row in system.rows(cdr_requests)} == {1}
-    assert (ledger["empty"], ledger["lost_leases"]) == (2, 0)
-    assert unexplained(ledger) == 0
-    assert (summary.counts["lost_leases"], summary.exit_code) == (0, 0)
 
 
 def test_the_canary_is_the_latest_request_with_legs(system):

@@ -95,17 +95,34 @@ def test_the_schema_goes_down_to_nothing_and_up_again_under_rows_in_every_state(
     check(engine)
 
 
+def everything(database):
+    """All rows as they are, whatever columns there are."""
+    with reading(database.engine) as connection:
+        return {
+            table.name: [
+                dict(row)
+                for row in connection.execute(
+                    sa.select(sa.text("*")).select_from(sa.table(table.name)).order_by(sa.text("1, 2, 3"))
+                ).mappings()
+            ]
+            for table in TABLES
+        }
+
+
 def test_rows_in_every_state_outlive_the_newer_migrations_both_ways(database):
     fill(database.engine)
-    before = {table.name: database.rows(table) for table in TABLES}
+    before = everything(database)
 
     downgrade(database.engine, "0001")
-    under_0001 = {table.name: database.rows(table) for table in TABLES}
+    under_0001 = everything(database)
     upgrade(database.engine)
-    after = {table.name: database.rows(table) for table in TABLES}
+    after = everything(database)
 
     assert [row["state"] for row in before["cdr_requests"]] == list(STATES)
-    assert under_0001 == before
+    for name, rows in under_0001.items():
+        assert rows == [
+            {column: old[column] for column in new} for old, new in zip(before[name], rows, strict=True)
+        ]
     assert after == before
 
 
@@ -212,7 +229,9 @@ def test_every_table_and_column_carries_a_comment_which_the_migrations_give_it_t
         event.remove(sa.Table, "after_create", note)
     said = {table.name: (table.comment, {c.name: c.comment for c in table.columns}) for table in TABLES}
 
-    assert {name: built[name] for name in said} == said
+    for name, (comment, columns) in built.items():  # columns that came later: see the next test
+        if name in said:
+            assert (comment, {**said[name][1], **columns}) == said[name]
     assert all(comment for comment, _ in said.values())
     assert all(comment for _, columns in said.values() for comment in columns.values())
 
@@ -243,7 +262,7 @@ NAMES = {
         "ck_call_legs_revision_counts_from_one",
     },
     "cdr_responses": set(),
-    "sync_runs": {"ck_sync_runs_outcome_is_known"},
+    "sync_runs": {"ck_sync_runs_outcome_is_known", "ix_sync_runs_running"},
     "api_accounts": set(),
 }
 

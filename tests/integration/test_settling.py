@@ -717,7 +717,7 @@ def test_one_answer_that_the_database_refuses_never_costs_its_neighbours(system,
     good = [f"answered-{number}" for number in range(20)]
     system.enqueue(*good[:10], "answered-bad", *good[10:])
 
-    def make_asker(account):
+    def make_asker(account, _may_call):
         def ask_one(request, /, *, is_canary):
             asked = ask_for_real(request, is_canary=is_canary)
             return spoil(asked) if request.request_id == "answered-bad" else asked

@@ -24,7 +24,6 @@ from etl.errors import (
     UnauthorizedError,
     UnreadableError,
 )
-from etl.settings import Account
 from etl.sync.asking import Asked
 from etl.sync.desk import Desk
 
@@ -56,7 +55,7 @@ def request(number: int) -> ClaimedRequest:
 
 
 def new_desk(*, workers=4, **keywords) -> Desk:
-    return Desk(Account("default", 1, "a-secret"), FakeAskers(), workers=workers, **keywords)
+    return Desk(FakeAskers(), workers=workers, **keywords)
 
 
 def hand(desk: Desk, *requests: ClaimedRequest) -> None:
@@ -178,7 +177,7 @@ def test_a_valid_answer_is_settled_at_once():
 
     assert answer(desk, 1) == counted(1)
     assert not desk.is_waiting
-    assert desk.latest_good == "id-1"
+    assert desk.news.canary == "id-1"
 
 
 def test_an_answer_without_legs_is_valid_and_no_canary():
@@ -187,7 +186,7 @@ def test_an_answer_without_legs_is_valid_and_no_canary():
 
     assert answer(desk, 1, legs=()) == counted(1)
     assert desk.had_answer
-    assert desk.latest_good is None
+    assert desk.news.canary is None
 
 
 @pytest.mark.parametrize("alive", [None, MALFORMED, NotReadyError("not yet")])
@@ -442,9 +441,9 @@ def test_a_pause_that_the_api_asks_for_is_for_the_whole_account():
     desk = new_desk()
     put(desk, 1, 2, 3)
     asked = Asked(request(1), error=RateLimitedError("429", retry_after=90.0))
-    (verdict,) = desk.take(asked, is_stopping=False)
+    desk.take(asked, is_stopping=False)
 
-    assert verdict.pause_seconds == 90.0
+    assert desk.news.pause_seconds == 90.0
     assert desk.room() == 0
     assert (desk.api_down, desk.refused) == (None, None)
     assert answer(desk, 2, DOWN) == released(2)

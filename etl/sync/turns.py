@@ -1,0 +1,279 @@
+"""The coordinator's transactions.
+
+Each turn settles what has come in, claims what there is room for, and counts both in the ledger: all of it,
+or nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, Engine
+
+from etl.cdr.outcomes import WaitingRules
+from etl.cdr.records import ClaimedRequest
+from etl.db import accounts, request_queue, runs
+from etl.db.accounts import AccountState
+from etl.db.connection import is_bad_value
+from etl.settings import Settings
+from etl.sync.desk import Desk, News
+from etl.sync.settling import Verdict, settle
+from etl.sync.transactions import in_transaction
+from etl.sync.whereabouts import is_alive, this_process
+
+if TYPE_CHECKING:
+    from etl.db.rate_limits import SharedRateLimit
+
+LOOK_SECONDS = 1.0  # how often a turn looks for leases that ran out, and for what other machines know
+CANARY_SECONDS = 30.0  # how often the latest good request is noted, in a row that all machines share
+_LONGEST_PAUSE = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What an account could do with: claims, and calls of claims in hand that wait for the rate limit."""
+
+    claims: int
+    unpaid: int = 0
+    is_probe: bool = False  # the claim is to find out whether the API works again
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one transaction came to."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    claimed: dict[str, list[ClaimedRequest]] = field(default_factory=dict)
+    paid: dict[str, int] = field(default_factory=dict)  # calls that the rate limit lets through
+    waits: dict[str, float] = field(default_factory=dict)  # seconds until it lets the next one through
+    exhausted: set[str] = field(default_factory=set)  # accounts of which nothing more is due
+    heard: dict[str, AccountState] = field(default_factory=dict)  # from other machines
+    told: dict[str, News] = field(default_factory=dict)  # to other machines
+
+
+class Turns:
+    """One run's transactions."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        *,
+        batch: str | None,
+        chance: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.run_id = 0
+        self._engine = engine
+        self._settings = settings
+        self._batch = batch
+        self._chance = chance
+        self._monotonic = monotonic
+        self._process = this_process()
+        self._number = 0
+        self._looked_at = self._canaries_told_at = float("-inf")
+        self._told: dict[str, News] = {}
+        self._rate_limit: SharedRateLimit | None = None
+        self._rules = WaitingRules(
+            max_attempts=settings.max_attempts,
+            retry_delay=settings.retry_delay,
+            settle=settings.settle,
+            empty_for=settings.empty_for,
+            empty_delay=settings.empty_delay,
+        )
+
+    def open(self, names: Sequence[str]) -> dict[str, AccountState]:
+        """Write the run into the ledger; returns what is known of its accounts."""
+
+        def work(connection: Connection) -> dict[str, AccountState]:
+            runs.abandon_dead_runs(
+                connection, process=self._process, is_alive=is_alive, lease=self._settings.lease
+            )
+            self.run_id = runs.start_run(connection, command="sync", batch=self._batch, process=self._process)
+            for name in names:
+                accounts.ensure_account(connection, name)
+            return {name: accounts.read_account(connection, name) for name in names}
+
+        return in_transaction(
+            self._engine,
+            work,
+            was_done=lambda connection, _: runs.is_run_of(connection, self.run_id, self._process),
+        )
+
+    def take(
+        self,
+        verdicts: Sequence[Verdict],
+        *,
+        desks: Mapping[str, Desk],
+        rooms: Mapping[str, Room] | None = None,
+        calls: int = 0,
+    ) -> Turn:
+        """Settle, claim and count in one transaction; done once, even where the commit's reply is lost."""
+        number = self._number = self._number + 1
+
+        def work(connection: Connection) -> Turn:
+            turn = Turn()
+            if verdicts:
+                turn.counts += settle(
+                    connection, verdicts, run_id=self.run_id, rules=self._rules, chance=self._chance
+                )
+            self._tell(connection, turn, desks)
+            if rooms:
+                self._look(connection, turn, rooms)
+            for name, room in (rooms or {}).items():
+                self._claim(connection, turn, name, room)
+            turn.counts["api_calls"] = calls
+            runs.count_run(connection, self.run_id, turn.counts, turn=number)
+            return turn
+
+        turn = in_transaction(
+            self._engine,
+            work,
+            was_done=lambda connection, _: runs.last_turn(connection, self.run_id) >= number,
+        )
+        self._note(turn, desks)
+        return turn
+
+    def _note(self, turn: Turn, desks: Mapping[str, Desk]) -> None:
+        """Remember what was looked at and told, once it is committed."""
+        if turn.heard:
+            self._looked_at = self._monotonic()
+        for name, news in turn.told.items():
+            if news.canary != self._known(name).canary:
+                self._canaries_told_at = self._monotonic()
+            if news.closes_breaker:
+                desks[name].breaker_was_closed()
+            self._told[name] = replace(news, closes_breaker=False)
+
+    def settle_one(self, verdict: Verdict, desks: Mapping[str, Desk]) -> Counter[str]:
+        """Settle one claim; where the database refuses its legs, without them, or else without its body."""
+        try:
+            return self.take([verdict], desks=desks).counts
+        except Exception as error:
+            if not is_bad_value(error):
+                raise
+            refused = verdict.as_unstorable(error)
+        try:
+            return self.take([refused], desks=desks).counts
+        except Exception as error:
+            if not is_bad_value(error):
+                raise
+            return self.take([verdict.as_unstorable(error, keeps_body=False)], desks=desks).counts
+
+    def give_up(self, verdicts: Sequence[Verdict], reason: str) -> None:
+        """Give claims back and close the run as failed, if the database lets us: it may be what failed."""
+
+        def work(connection: Connection) -> None:
+            counts = settle(connection, verdicts, run_id=self.run_id, rules=self._rules, chance=self._chance)
+            runs.count_run(connection, self.run_id, counts, turn=self._number)
+            runs.finish_run(connection, self.run_id, outcome="failed", error=reason)
+
+        with suppress(Exception), self._engine.begin() as connection:
+            work(connection)
+
+    def close(self, outcome: str, error: str | None, desks: Mapping[str, Desk]) -> None:
+        """Close the run in the ledger, and let all machines know what it learned."""
+
+        def work(connection: Connection) -> None:
+            self._canaries_told_at = float("-inf")
+            self._tell(connection, Turn(), desks)
+            runs.finish_run(connection, self.run_id, outcome=outcome, error=error)
+
+        in_transaction(self._engine, work)
+
+    # What machines tell one another
+
+    def _known(self, account: str) -> News:
+        return self._told.get(account, News())
+
+    def _tell(self, connection: Connection, turn: Turn, desks: Mapping[str, Desk]) -> None:
+        """Write what was learned of the accounts since it was told last."""
+        tells_canaries = self._monotonic() - self._canaries_told_at >= CANARY_SECONDS
+        for name, desk in desks.items():
+            news, known = desk.news, self._known(name)
+            told = known
+            if news.canary not in (None, known.canary) and tells_canaries:
+                accounts.remember_canary(connection, name, str(news.canary))
+                told = replace(told, canary=news.canary)
+            if news.opens_breaker not in (None, known.opens_breaker):
+                accounts.open_breaker(connection, name, str(news.opens_breaker))
+                told = replace(told, opens_breaker=news.opens_breaker)
+            elif news.closes_breaker:
+                accounts.close_breaker(connection, name)
+                told = replace(told, closes_breaker=True)
+            if news.pause_seconds not in (None, known.pause_seconds):
+                pause = min(timedelta(seconds=news.pause_seconds or 0), _LONGEST_PAUSE)
+                accounts.pause_account(connection, name, pause)
+                told = replace(told, pause_seconds=news.pause_seconds)
+            if told != known:
+                turn.told[name] = told
+
+    def _look(self, connection: Connection, turn: Turn, names: Mapping[str, object]) -> None:
+        """Look, now and then, for leases that ran out and for what other machines have learned."""
+        if self._monotonic() - self._looked_at < LOOK_SECONDS:
+            return
+        turn.counts["reaped_dead"] += request_queue.reap_expired(
+            connection, max_attempts=self._settings.max_attempts
+        )
+        turn.heard = {name: accounts.read_account(connection, name) for name in names}
+
+    # Claiming
+
+    def _claim(self, connection: Connection, turn: Turn, account: str, room: Room) -> None:
+        state = turn.heard.get(account)
+        if state is not None and state.is_paused:
+            room = replace(room, claims=0)
+            turn.exhausted.add(account)
+        elif state is not None and state.is_breaker_open:
+            room = replace(room, claims=min(room.claims, 1), is_probe=True)
+        if self._settings.rate_limit and (room.claims or room.unpaid):
+            self._claim_within_rate(connection, turn, account, room)
+        elif room.claims:
+            self._claim_some(connection, turn, account, room)
+
+    def _claim_some(self, connection: Connection, turn: Turn, account: str, room: Room) -> int:
+        claimed = request_queue.claim_requests(
+            connection,
+            account,
+            most=room.claims,
+            lease=self._settings.lease,
+            worker=f"{self._process.host}, process {self._process.pid}, run {self.run_id}",
+            run_id=self.run_id,
+            batch=self._batch,
+            newest_first=room.is_probe,
+        )
+        turn.claimed[account] = claimed
+        turn.counts["claimed"] += len(claimed)
+        if len(claimed) < room.claims:
+            turn.exhausted.add(account)
+        return len(claimed)
+
+    def _claim_within_rate(self, connection: Connection, turn: Turn, account: str, room: Room) -> None:
+        """Pay for the calls that wait already, and claim no more than may be asked for at once.
+
+        A claim whose call had to wait would use up its lease.
+        """
+        limit = self._limit()
+        allowance = limit.allowance(connection, account)
+        unpaid = min(room.unpaid, allowance.calls)
+        most = min(room.claims, allowance.calls - unpaid)
+        claimed = self._claim_some(connection, turn, account, replace(room, claims=most)) if most else 0
+        limit.spend(connection, account, unpaid + claimed, allowance)
+        turn.paid[account] = unpaid + claimed
+        if room.claims and not most and not request_queue.has_due(connection, account, batch=self._batch):
+            turn.exhausted.add(account)
+        has_more = room.claims > most and account not in turn.exhausted
+        if has_more or room.unpaid > unpaid:
+            turn.waits[account] = limit.interval if unpaid + claimed else allowance.wait_seconds
+
+    def _limit(self) -> SharedRateLimit:
+        if self._rate_limit is None:
+            from etl.db.rate_limits import SharedRateLimit  # noqa: PLC0415 (slow to import)
+
+            self._rate_limit = SharedRateLimit(self._settings.rate_limit)
+        return self._rate_limit
