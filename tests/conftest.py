@@ -11,7 +11,8 @@ from servers import MariadbServer, NoServerError, PostgresqlServer
 from systems import Database, System, guard, unexplained
 
 from etl.db.connection import open_engine, read_url, sqlite_path
-from etl.db.schema import create_sqlite_file, upgrade
+from etl.db.schema import upgrade
+from etl.db.sqlite_files import create_sqlite_file
 from etl.simulator import Simulator
 
 DATABASES = ("sqlite", "postgresql", "mariadb")

@@ -14,7 +14,8 @@ from sqlalchemy import func, select, update
 
 from etl.db.connection import reading
 from etl.db.request_queue import database_now, enqueue_requests
-from etl.db.tables import PENDING, RUNNING, cdr_requests
+from etl.db.states import PENDING, RUNNING
+from etl.db.tables import cdr_requests
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings
 from etl.sync.job import Job
 from etl.sync.start import run_sync

@@ -90,7 +90,9 @@ class App:
 
         is_file = sqlite_path(self.settings.database_url) is not None
         if is_file and creates:
-            self._create_file()
+            from etl.db.sqlite_files import create_sqlite_file  # noqa: PLC0415
+
+            create_sqlite_file(self.settings.database_url)
         engine = self.engine_as_it_is()
         with reading(engine) as connection:
             is_new = is_file and creates and is_empty(connection)
@@ -101,15 +103,6 @@ class App:
 
             upgrade(engine)
         return engine
-
-    def _create_file(self) -> None:
-        from etl.db.connection import sqlite_path  # noqa: PLC0415
-
-        path = sqlite_path(self.settings.database_url)
-        if path is not None and not path.exists():
-            from etl.db.schema import create_sqlite_file  # noqa: PLC0415
-
-            create_sqlite_file(self.settings.database_url)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -19,8 +19,9 @@ def upgrade(app: App, revision: str) -> None:
     """Bring the schema up to REVISION, by default the newest. Safe to repeat."""
     from etl.db import schema  # noqa: PLC0415
     from etl.db.connection import reading, schema_revision, shown_url  # noqa: PLC0415
+    from etl.db.sqlite_files import create_sqlite_file  # noqa: PLC0415
 
-    schema.create_sqlite_file(app.settings.database_url)
+    create_sqlite_file(app.settings.database_url)
     engine = app.engine_as_it_is()
     schema.upgrade(engine, revision)
     with reading(engine) as connection:

@@ -14,8 +14,8 @@ import click
 
 from etl.cli.output import counted, print_table
 from etl.cli.progress import watched
-from etl.cli.sync import OUTCOMES
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings
+from etl.sync.summary import OUTCOMES
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -38,7 +38,8 @@ def command(seed: int) -> None:
     few hundred request IDs, some of which fail in every documented way, and runs sync until all are settled.
     """
     from etl.db.connection import open_engine  # noqa: PLC0415
-    from etl.db.schema import create_sqlite_file, upgrade  # noqa: PLC0415
+    from etl.db.schema import upgrade  # noqa: PLC0415
+    from etl.db.sqlite_files import create_sqlite_file  # noqa: PLC0415
     from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id, parse_faults  # noqa: PLC0415
     from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
 

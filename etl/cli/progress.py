@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from etl.sync.summary import OUTCOMES
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-_SETTLED = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")
 _WORDS = {"done": "done", "put_off": "not final", "retried": "to retry", "dead": "dead", "empty": "empty"}
 
 
@@ -51,7 +52,7 @@ def watched(
 
         def advance(counts: Mapping[str, int]) -> None:
             total.update(counts)
-            settled = sum(total[name] for name in _SETTLED)
+            settled = sum(total[name] for name in OUTCOMES)
             words = ", ".join(f"{total[name]:,} {word}" for name, word in _WORDS.items() if total[name])
             speed = progress.tasks[0].speed
             progress.update(

@@ -9,9 +9,9 @@ import click
 from etl.cli.app import App, pass_app
 from etl.cli.options import account_option, batch_option, json_option, limit_option
 from etl.cli.output import print_json, print_table, row_as_dict, shown
+from etl.db.states import STATES
 from etl.errors import UsageError
 
-_STATES = ("pending", "running", "done", "empty", "dead", "cancelled")
 _LISTED = (
     "request_id",
     "account",
@@ -43,7 +43,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
+@click.option("--state", type=click.Choice(list(STATES)), help="Only those in this state.")
 @click.option("--error-kind", metavar="KIND", help="Only those whose last claim failed so, such as timeout.")
 @account_option
 @batch_option

@@ -13,6 +13,7 @@ from etl.cli.crash import tell_crash
 from etl.cli.options import DURATION, account_option, batch_option, json_option
 from etl.cli.output import counted, print_json, print_table
 from etl.cli.progress import watched
+from etl.sync.summary import OUTCOMES
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -20,16 +21,6 @@ if TYPE_CHECKING:
     from etl.settings import Account
     from etl.sync.summary import Limits, Summary
 
-# The outcomes of a claim, in the order of a summary: with what is in hand they add up to the claims.
-OUTCOMES = {
-    "done": "done",
-    "empty": "empty",
-    "put_off": "not final yet",
-    "retried": "to be retried",
-    "released": "given back",
-    "dead": "dead",
-    "lost_leases": "taken over by others",
-}
 LANES = {0: "live", 1: "backfill"}
 
 
@@ -95,6 +86,7 @@ def _run(app: App, accounts: list[Account], limits: Limits, *, single_instance: 
     ):
         summary = run_sync(engine, app.settings, accounts, limits=limits, stop=stop, on_progress=on_progress)
     _tell_of_strangers(app, engine)
+    _tell_of_dangers(app, engine)
     return summary
 
 
@@ -144,6 +136,11 @@ def tell_problems(app: App, summary: Summary) -> None:
         log.error(
             f"{counted(summary.dead, 'request')} became dead: see `cdr-sync requests list --state dead`."
         )
+    if lost := summary.counts["lost_leases"]:
+        log.warning(
+            f"{counted(lost, 'answer')} came after the lease had run out and another run had taken over, and "
+            "nothing of that was stored. If it happens often, raise CDR_SYNC_LEASE."
+        )
     for crash in summary.crashes[:1]:
         tell_crash(crash)
 
@@ -161,6 +158,16 @@ def _tell_of_strangers(app: App, engine: Engine) -> None:
             "to the settings, or cancel them.",
             account=name,
         )
+
+
+def _tell_of_dangers(app: App, engine: Engine) -> None:
+    from etl.db.connection import sqlite_path  # noqa: PLC0415
+
+    if path := sqlite_path(app.settings.database_url):
+        from etl.db.sqlite_files import sqlite_dangers  # noqa: PLC0415
+
+        for danger in sqlite_dangers(engine, path):
+            app.log.warning(danger)
 
 
 def _tell_what_is_due(

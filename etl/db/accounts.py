@@ -7,7 +7,8 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, and_, case, exists, func, select, text, update
 
-from etl.db.tables import PENDING, api_accounts, cdr_requests
+from etl.db.states import PENDING
+from etl.db.tables import api_accounts, cdr_requests
 from etl.db.types import db_now, later_sql, unless_known_sql
 
 

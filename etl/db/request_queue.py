@@ -19,7 +19,7 @@ from sqlalchemy import Connection, TextClause, TextualSelect, bindparam, text
 
 from etl.cdr.records import ClaimedRequest
 from etl.db.rowsets import RowsStatement
-from etl.db.tables import BACKFILL, LIVE
+from etl.db.states import BACKFILL, LIVE
 from etl.db.types import Instant, later_sql, now_sql, read_instant, unless_known_sql
 
 # In the order of the fields of ClaimedRequest, and then what they are sorted by.

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, exists, func, select, text, update
 
 from etl import __version__
-from etl.db.tables import RUN_COUNTS, RUNNING, cdr_requests, sync_runs
+from etl.db.states import RUNNING
+from etl.db.tables import RUN_COUNTS, cdr_requests, sync_runs
 from etl.db.types import db_now, seconds_ago
 
 _ADDED = ", ".join(f"{name} = {name} + :{name}" for name in RUN_COUNTS)

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from etl.db import SCHEMA_REVISION
-from etl.db.connection import is_conflict, reading, require_supported_server, schema_revision, sqlite_path
+from etl.db.connection import is_conflict, reading, require_supported_server, schema_revision
 from etl.db.indexes import metadata
 from etl.db.tables import VIEWS
 from etl.errors import DatabaseUnavailableError, FailedCheckError, UsageError
@@ -33,17 +33,6 @@ def migrations_folder() -> Path:
     """Where the migrations are: inside the package when installed, beside it in a checkout."""
     inside = _PACKAGE / "migrations"
     return inside if inside.is_dir() else _PACKAGE.parent / "migrations"
-
-
-def create_sqlite_file(url_text: str) -> None:
-    """Make the folder of a SQLite file that does not exist yet, for its owner alone."""
-    path = sqlite_path(url_text)
-    if path is not None and not path.exists():
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-        except OSError as error:
-            raise DatabaseUnavailableError(f"{path} cannot be made: {error.strerror}") from error
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:

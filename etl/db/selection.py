@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, true
 
-from etl.db.tables import PENDING, call_legs, cdr_requests, cdr_responses
+from etl.db.states import PENDING
+from etl.db.tables import call_legs, cdr_requests, cdr_responses
 from etl.db.types import db_now
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, text
 
 from etl.db.request_queue import database_now
-from etl.db.tables import DEAD, STATES, api_accounts, call_legs, cdr_requests
+from etl.db.states import DEAD, STATES
+from etl.db.tables import api_accounts, call_legs, cdr_requests
 from etl.db.types import Instant, now_sql
 
 # A lease that ran out is due too: its worker died, and nobody has taken the request back yet.

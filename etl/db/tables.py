@@ -18,6 +18,7 @@ from sqlalchemy import (
     text,
 )
 
+from etl.db.states import FINISHED, PENDING, RUN_OUTCOMES, STATES
 from etl.db.types import ExactText, Instant, LongText, Money, db_now
 
 VIEWS = ("calls",)  # whose text stands in the migrations
@@ -29,35 +30,6 @@ metadata = MetaData(
         "ck": "ck_%(table_name)s_%(constraint_name)s",
         "pk": "pk_%(table_name)s",
     }
-)
-
-PENDING, RUNNING, DONE, EMPTY, DEAD, CANCELLED = (
-    "pending",
-    "running",
-    "done",
-    "empty",
-    "dead",
-    "cancelled",
-)
-STATES = {
-    PENDING: "to be asked for at run_after",
-    RUNNING: "claimed by a worker until lease_until",
-    DONE: "the answer is final, and its legs are stored",
-    EMPTY: "no leg came within the time that an ID is waited for",
-    DEAD: "given up; last_error_kind says why, and `cdr-sync requests retry` replays it",
-    CANCELLED: "a person took it out of the queue",
-}
-FINISHED = (DONE, EMPTY, DEAD, CANCELLED)
-LIVE, BACKFILL = 0, 1
-RUN_OUTCOMES = (
-    "running",
-    "ok",
-    "dead_letters",
-    "api_down",
-    "credentials_refused",
-    "interrupted",
-    "failed",
-    "abandoned",
 )
 
 

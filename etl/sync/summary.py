@@ -6,6 +6,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+# The outcomes of a claim, in the order of a summary: with what is in hand they add up to the claims.
+OUTCOMES = {
+    "done": "done",
+    "empty": "empty",
+    "put_off": "not final yet",
+    "retried": "to be retried",
+    "released": "given back",
+    "dead": "dead",
+    "lost_leases": "taken over by others",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

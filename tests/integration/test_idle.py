@@ -7,7 +7,8 @@ import pytest
 
 from etl.db.connection import open_engine
 from etl.db.idle import run_if_idle
-from etl.db.schema import create_sqlite_file, upgrade
+from etl.db.schema import upgrade
+from etl.db.sqlite_files import create_sqlite_file
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ from etl.db.request_queue import (
     reap_expired,
     settle_claims,
 )
-from etl.db.tables import BACKFILL, LIVE, api_accounts, call_legs, cdr_requests, cdr_responses, metadata
+from etl.db.states import BACKFILL, LIVE
+from etl.db.tables import api_accounts, call_legs, cdr_requests, cdr_responses, metadata
 from etl.db.types import Instant
 from etl.errors import ServerError
 from etl.sync.asking import Asked

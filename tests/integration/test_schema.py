@@ -24,14 +24,8 @@ from etl.db.connection import (
 from etl.db.indexes import metadata
 from etl.db.request_queue import claim_requests, reap_expired
 from etl.db.schema import check, downgrade, migrations_folder, newest_revision, upgrade
-from etl.db.tables import (
-    STATES,
-    api_accounts,
-    call_legs,
-    cdr_requests,
-    cdr_responses,
-    sync_runs,
-)
+from etl.db.states import STATES
+from etl.db.tables import api_accounts, call_legs, cdr_requests, cdr_responses, sync_runs
 from etl.errors import FailedCheckError, SchemaError
 
 AN_INSTANT = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
