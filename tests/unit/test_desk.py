@@ -25,7 +25,7 @@ from etl.errors import (
     UnreadableError,
 )
 from etl.sync.asking import Asked
-from etl.sync.desk import Desk
+from etl.sync.desk import Desk, News
 
 NOON = datetime(2021, 11, 16, 12, tzinfo=UTC)
 LEG = Leg(
@@ -704,3 +704,62 @@ def test_what_is_on_its_way_never_exceeds_twice_the_threads_or_the_slow_start(ev
         played.play(event)
         on_its_way = [asked for asked in (*played.begun, *played.desk.askers.inbox) if not asked.is_canary]
         assert len(on_its_way) <= max(3, 2 * workers)
+
+
+# --- What other machines tell, and are told ------------------------------------------------------------
+
+
+def test_a_pause_heard_of_closes_the_desk():
+    desk = new_desk()
+    desk.hear(is_breaker_open=False, is_paused=True)
+
+    assert desk.room() == 0
+    assert desk.news == News()
+
+
+def test_a_breaker_heard_of_makes_the_next_answer_the_one_that_tells():
+    desk = new_desk(workers=4)
+    put(desk, 1, 2)
+    answer(desk, 1)
+    desk.hear(is_breaker_open=True, is_paused=False)
+    room = desk.room()
+    told_before = desk.news.closes_breaker
+    answer(desk, 2)
+
+    assert room == 0
+    assert (told_before, desk.news.closes_breaker) == (False, True)
+    assert desk.room() == 8
+
+
+def test_a_breaker_that_is_closed_for_all_is_no_news_any_more():
+    desk = new_desk(is_probe=True)
+    put(desk, 1)
+    answer(desk, 1)
+    desk.breaker_was_closed()
+
+    assert desk.news == News(canary="id-1")
+
+
+def test_a_request_that_the_rate_limit_kept_from_being_asked_is_given_back():
+    desk = new_desk()
+    put(desk, 1)
+
+    assert [v.is_released for v in desk.take(Asked(request(1), is_unasked=True), is_stopping=False)] == [True]
+    assert not desk.is_waiting
+
+
+def test_a_canary_that_the_rate_limit_kept_from_being_asked_accuses_nobody():
+    desk = held_desk()
+    canary = canary_of(desk)
+    canary.is_unasked = True
+
+    assert told(desk.take(canary, is_stopping=False)) == released(1, 2, 3, 4, 5)
+    assert (desk.api_down, desk.refused) == (None, None)
+    assert desk.room() == 0
+
+
+def test_a_canary_that_is_asked_for_patience_pauses_the_account():
+    desk = held_desk()
+
+    assert answer_canary(desk, RateLimitedError("429", retry_after=600.0)) == released(1, 2, 3, 4, 5)
+    assert (desk.api_down, desk.news.pause_seconds) == (None, 600.0)
