@@ -10,7 +10,6 @@ import pytest
 import servers
 from servers import NoServerError, PostgresqlServer, do_without
 
-
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user run its servers")
 
 
