@@ -127,7 +127,9 @@ class Server:
 
     def _as_account(self):
         """What makes a process of the server's account, in a folder that it may be in."""
-        own = {"cwd": self.folder, "stdin": subprocess.DEVNULL}
+        # MariaDB, when it starts, clears its folder for temporary files of all that looks like its own.
+        environment = {**os.environ, "TMPDIR": str(self.folder)}
+        own = {"cwd": self.folder, "stdin": subprocess.DEVNULL, "env": environment}
         if self.account is None:
             return own
         return {**own, "user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": []}
