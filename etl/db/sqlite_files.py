@@ -52,10 +52,10 @@ def sqlite_dangers(engine: Engine, path: Path) -> list[str]:
     return dangers
 
 
-def file_system_of(path: Path, mounts: Path = _MOUNTS) -> str | None:
+def file_system_of(path: Path, mounts: Path | None = None) -> str | None:
     """The kind of file system that a path is on; None where the system does not tell."""
     try:
-        lines = mounts.read_text().splitlines()
+        lines = (mounts or _MOUNTS).read_text().splitlines()
     except OSError:
         return None
     best, kind = -1, None

@@ -624,6 +624,19 @@ DOWN = b'{"code": 500, "msg": "Internal server error"}'
 REFUSED = b'{"code": 404, "msg": "Invalid app id or secret"}'
 
 
+def test_a_run_on_a_file_that_another_machine_uses_too_warns_and_works(operator):
+    operator.type("enqueue", "answered-1")
+    operator.rows(
+        "INSERT INTO sync_runs (command, host, pid, version) VALUES ('sync', 'another-host', 1, '0')"
+    )
+    result = operator.type("sync")
+
+    assert result.exit_code == 0
+    assert len(result.stderr.splitlines()) == 1
+    assert "another-host" in result.stderr
+    assert operator.states() == {"done": 1}
+
+
 @pytest.mark.parametrize(
     ("bodies", "code"),
     [((REFUSED, DOWN), 77), ((REFUSED, MALFORMED), 77), ((DOWN, MALFORMED), 69), ((MALFORMED, GOOD), 65)],
