@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, func, select, text, update
+from sqlalchemy import Connection, Row, TextClause, func, select, text, update
 
 from etl import __version__
 from etl.db.states import RUNNING
 from etl.db.tables import RUN_COUNTS, cdr_requests, sync_runs
-from etl.db.types import db_now, seconds_ago
+from etl.db.types import db_now, now_sql, seconds_ago
 
 _ADDED = ", ".join(f"{name} = {name} + :{name}" for name in RUN_COUNTS)
-_COUNT = text(f"UPDATE sync_runs SET {_ADDED}, turns = :turn WHERE id = :run_id")
+_COUNT = f"UPDATE sync_runs SET {_ADDED}, turns = :turn, seen_at = {{now}} WHERE id = :run_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,12 @@ def is_run_of(connection: Connection, run_id: int, process: Process) -> bool:
 def count_run(connection: Connection, run_id: int, counts: Mapping[str, int], *, turn: int) -> None:
     """Add to a run's counts, in the transaction of what is counted, so that they outlive a kill."""
     added = {name: counts.get(name, 0) for name in RUN_COUNTS}
-    connection.execute(_COUNT, {"run_id": run_id, "turn": turn, **added})
+    connection.execute(_count_statement(connection.dialect.name), {"run_id": run_id, "turn": turn, **added})
+
+
+@cache
+def _count_statement(dialect: str) -> TextClause:
+    return text(_COUNT.format(now=now_sql(dialect)))
 
 
 def last_turn(connection: Connection, run_id: int) -> int:
@@ -88,24 +94,20 @@ def abandon_dead_runs(
 
     Of a process that is gone from this machine, the leases end as well. They would run out by themselves;
     this only saves waiting for it. Fenced as every claim is, a worker wrongly taken for dead writes nothing.
-    A run elsewhere is closed once it holds no lease any more; should it be alive, it says so at its end.
+    A run elsewhere is closed once it was silent for as long as a lease lasts; should it be alive, it says so
+    at its end.
     """
     column = sync_runs.c
-    holds_lease = exists().where(
-        cdr_requests.c.state == text(f"'{RUNNING}'"),
-        cdr_requests.c.run_id == column.id,
-        cdr_requests.c.lease_until >= db_now(),
-    )
-    is_old = column.started_at < seconds_ago(lease)
+    is_silent = func.coalesce(column.seen_at, column.started_at) < seconds_ago(lease)
     open_runs = select(
-        column.id, column.host, column.pid, column.pid_scope, (is_old & ~holds_lease).label("is_silent")
+        column.id, column.host, column.pid, column.pid_scope, is_silent.label("is_silent")
     ).where(column.outcome == text("'running'"))
-    for run_id, host, pid, pid_scope, is_silent in connection.execute(open_runs).all():
+    for run_id, host, pid, pid_scope, was_silent in connection.execute(open_runs).all():
         if (host, pid_scope) == (process.host, process.pid_scope):
             if not is_alive(pid):
                 finish_run(connection, run_id, outcome="abandoned", error="The process was gone")
                 _end_leases(connection, run_id)
-        elif is_silent:
+        elif was_silent:
             finish_run(connection, run_id, outcome="abandoned", error="It was not heard of any more")
 
 

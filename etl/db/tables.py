@@ -265,10 +265,11 @@ sync_runs = Table(
         server_default=text("0"),
         comment="Number of its last transaction that claimed or settled: tells whether a commit happened",
     ),
+    Column("seen_at", Instant, comment="UTC; when that transaction was; null before the first"),
     Column(
         "pid_scope",
         String(64),
-        comment="Where pid means something: boot of the machine and its process namespace; null if unknown",
+        comment="Where pid means something: the machine's boot and process namespace; null if unknown",
     ),
     CheckConstraint(_one_of("outcome", RUN_OUTCOMES), name="outcome_is_known"),
     comment="The ledger: one row for every run, written at its start",

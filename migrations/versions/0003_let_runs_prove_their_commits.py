@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
 
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
+
+INSTANT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 
 def upgrade() -> None:
@@ -32,10 +35,14 @@ def upgrade() -> None:
     )
     op.add_column(
         "sync_runs",
+        sa.Column("seen_at", INSTANT, comment="UTC; when that transaction was; null before the first"),
+    )
+    op.add_column(
+        "sync_runs",
         sa.Column(
             "pid_scope",
             sa.String(64),
-            comment="Where pid means something: boot of the machine and its process namespace; null if unknown",
+            comment="Where pid means something: the machine's boot and process namespace; null if unknown",
         ),
     )
     op.create_index(
@@ -50,8 +57,8 @@ def upgrade() -> None:
         sa.Column(
             "rate_paid_until_us",
             sa.BigInteger(),
-            comment="Microseconds since 1970 by the database's clock: when the calls made so far are paid off "
-            "at the rate limit; null if it never had one",
+            comment="Microseconds since 1970 by the database's clock: when the calls made so far are paid "
+            "off at the rate limit; null if it never had one",
         ),
     )
 
@@ -60,4 +67,5 @@ def downgrade() -> None:
     op.drop_column("api_accounts", "rate_paid_until_us")
     op.drop_index("ix_sync_runs_running", "sync_runs")
     op.drop_column("sync_runs", "pid_scope")
+    op.drop_column("sync_runs", "seen_at")
     op.drop_column("sync_runs", "turns")

@@ -893,19 +893,22 @@ def test_a_run_waits_for_the_leases_of_others_that_may_be_alive(system, where):
     assert system.row(sync_runs, id=other_run)["outcome"] == "running"
 
 
-def test_a_run_elsewhere_that_holds_no_lease_any_more_is_closed_in_the_ledger(system):
+def test_a_run_elsewhere_that_was_silent_for_long_is_closed_in_the_ledger(system):
     long_ago = system.now() - HOUR
-    silent = run_row(system, pid=1, host="elsewhere", started_at=long_ago)
-    busy = run_row(system, pid=1, host="elsewhere", started_at=long_ago)
-    young = run_row(system, pid=1, host="elsewhere")
-    left_running(system, "answered-1", lease_until=system.now() + HOUR, run_id=busy)
+    runs = {
+        "silent": run_row(system, pid=1, host="elsewhere", started_at=long_ago, seen_at=long_ago),
+        "never seen": run_row(system, pid=1, host="elsewhere", started_at=long_ago),
+        "busy": run_row(system, pid=1, host="elsewhere", started_at=long_ago, seen_at=system.now()),
+        "young": run_row(system, pid=1, host="elsewhere"),
+    }
 
     system.sync()
 
-    assert {run: system.row(sync_runs, id=run)["outcome"] for run in (silent, busy, young)} == {
-        silent: "abandoned",
-        busy: "running",
-        young: "running",
+    assert {name: system.row(sync_runs, id=run)["outcome"] for name, run in runs.items()} == {
+        "silent": "abandoned",
+        "never seen": "abandoned",
+        "busy": "running",
+        "young": "running",
     }
 
 
