@@ -84,34 +84,48 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows the rest
     try:
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
-    except BrokenPipeError:
-        code = 1
-        sys.stderr.close()  # whoever read our output is gone; there is nobody to tell
-    except Exception as error:  # noqa: BLE001 (told in one line)
-        code = _tell(error)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (told in one line)
+        code = exit_code_of(error)
+        _tell(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _tell(error: Exception) -> int:
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of a command that ends by this error."""
+    match error:
+        case click.exceptions.Exit() | click.ClickException():
+            return error.exit_code
+        case click.Abort() | KeyboardInterrupt():
+            return 130
+        case SystemExit(code=int(code)):
+            return code
+    known = _known(error)
+    return 1 if known is None else known.exit_code
+
+
+def _tell(error: BaseException) -> None:
     """Write a failure for a person. A traceback is only for faults of this program, and holds no values."""
-    known = error if isinstance(error, CdrSyncError) else _from_database(error)
+    match error:
+        case click.exceptions.Exit() | click.Abort() | KeyboardInterrupt():
+            return
+        case click.ClickException():
+            error.show()
+            return
+        case BrokenPipeError():
+            sys.stderr.close()  # whoever read our output is gone; there is nobody to tell
+            return
+    known = _known(error)
     if known is not None:
         click.echo(f"cdr-sync: {known}", err=True)
-        return known.exit_code
+        return
     from etl.cli.crash import tell_crash  # noqa: PLC0415
 
     tell_crash(error)
-    return 1
 
 
-def _from_database(error: Exception) -> CdrSyncError | None:
+def _known(error: BaseException) -> CdrSyncError | None:
+    if isinstance(error, CdrSyncError):
+        return error
     if "sqlalchemy" not in sys.modules:
         return None
     from etl.db.connection import told  # noqa: PLC0415

@@ -38,6 +38,7 @@ class App:
     def log(self) -> Log:
         """The log, which knows what it must not show."""
         secrets = [account.secret for account in self.settings.accounts.values()]
+        secrets.append(self.settings.ping_url)
         return Log(is_verbose=self._is_verbose, style=self.settings.log_format, secrets=secrets)
 
     def accounts(self, name: str | None) -> list[Account]:

@@ -24,15 +24,12 @@ class AlreadyRunningError(CdrSyncError):
 
 
 @contextmanager
-def only_one(database_url: str, *, is_wanted: bool) -> Iterator[None]:
+def only_one(database_url: str) -> Iterator[None]:
     """Hold the lock of this database while this lasts.
 
     Raises:
         AlreadyRunningError: another process on this machine holds it.
     """
-    if not is_wanted:
-        yield
-        return
     import fcntl  # noqa: PLC0415 (not there on Windows)
 
     from etl.db.connection import sqlite_path  # noqa: PLC0415

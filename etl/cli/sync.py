@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.crash import tell_crash
+from etl.cli.monitoring import monitored
 from etl.cli.options import DURATION, account_option, batch_option, json_option
 from etl.cli.output import counted, print_json, print_table
 from etl.cli.progress import watched
@@ -32,6 +34,7 @@ LANES = {0: "live", 1: "backfill"}
 @batch_option
 @click.option("--dry-run", is_flag=True, help="Only tell what is due; ask nothing, change nothing.")
 @click.option("--single-instance", is_flag=True, help="Exit 75 where another such run is at work here.")
+@click.option("--metrics-file", metavar="FILE", help="Write metrics for node_exporter to FILE at the end.")
 @json_option
 @pass_app
 def command(
@@ -44,6 +47,7 @@ def command(
     batch: str | None,
     dry_run: bool,
     single_instance: bool,
+    metrics_file: str | None,
     as_json: bool,
 ) -> None:
     """Ask the API for every request that is due, and store its legs.
@@ -52,35 +56,47 @@ def command(
     off a terminal unless a person must do something; the exit code tells what.
     """
     app.set_option("workers", workers)
+    app.set_option("metrics_file", metrics_file)
     if dry_run:
         names = [account] if account else list(app.settings.accounts)
         _tell_what_is_due(app, names, batch, most, as_json=as_json)
         return
-    accounts = app.accounts(account)
-    from etl.db.idle import run_if_idle  # noqa: PLC0415
-    from etl.sync.summary import Limits, Summary  # noqa: PLC0415
+    from etl.sync.summary import Limits  # noqa: PLC0415
 
-    limits = Limits(most, time_limit, batch)
-    names = [one.name for one in accounts]
-    idle_run = None if single_instance else run_if_idle(app.settings.database_url, names, batch=batch)
-    summary = Summary(idle_run) if idle_run else _run(app, accounts, limits, single_instance=single_instance)
-    tell_problems(app, summary)
-    if as_json:
-        print_json(summary_document(summary))
-    elif sys.stdout.isatty():
-        click.echo(summary_text(summary))
-    raise click.exceptions.Exit(summary.exit_code)
+    # A run that leaves since another one is at work has not begun: its monitoring hears nothing of it.
+    with _only_one(app) if single_instance else nullcontext(), monitored(app) as run:
+        summary = _run(app, app.accounts(account), Limits(most, time_limit, batch))
+        run.summary, run.text = summary, summary_text(summary)
+        tell_problems(app, summary)
+        if as_json:
+            print_json(summary_document(summary))
+        elif sys.stdout.isatty():
+            click.echo(run.text)
+        raise click.exceptions.Exit(summary.exit_code)
 
 
-def _run(app: App, accounts: list[Account], limits: Limits, *, single_instance: bool) -> Summary:
+def _only_one(app: App) -> AbstractContextManager[None]:
     from etl.cli.single_instance import only_one  # noqa: PLC0415
+
+    return only_one(app.settings.database_url)
+
+
+def _run(app: App, accounts: list[Account], limits: Limits) -> Summary:
+    from etl.db.idle import run_if_idle  # noqa: PLC0415
+    from etl.sync.summary import Summary  # noqa: PLC0415
+
+    names = [one.name for one in accounts]
+    idle_run = run_if_idle(app.settings.database_url, names, batch=limits.batch)
+    return Summary(idle_run) if idle_run else _work(app, accounts, limits)
+
+
+def _work(app: App, accounts: list[Account], limits: Limits) -> Summary:
     from etl.sync.start import run_sync  # noqa: PLC0415
     from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
 
     names = [one.name for one in accounts]
     engine = app.engine()
     with (
-        only_one(app.settings.database_url, is_wanted=single_instance),
         stop_on_signals() as stop,
         watched(engine, accounts=names, batch=limits.batch, most=limits.most) as on_progress,
     ):

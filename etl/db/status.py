@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, text
 
 from etl.db.request_queue import database_now
 from etl.db.states import DEAD, STATES
-from etl.db.tables import api_accounts, call_legs, cdr_requests
+from etl.db.tables import api_accounts, call_legs, cdr_requests, sync_runs
 from etl.db.types import Instant, now_sql
 
 # A lease that ran out is due too: its worker died, and nobody has taken the request back yet.
@@ -18,6 +21,33 @@ SELECT MIN(due) AS oldest FROM (
     UNION ALL
     SELECT MIN(lease_until) FROM cdr_requests WHERE state = 'running' AND lease_until <= {now}
 ) AS waiting"""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """How the queue stood at an instant, as a monitoring wants to know it."""
+
+    now: datetime
+    last_success_at: datetime | None  # when the latest run without any complaint ended
+    oldest_due_seconds: float | None
+    running: int
+    dead: Mapping[str, int]  # by error kind
+    breakers: Mapping[str, bool]  # whether an account's is open
+
+
+def queue_figures(connection: Connection) -> QueueFigures:
+    """Read how the queue stands."""
+    column = sync_runs.c
+    well = select(column.finished_at).where(column.outcome == "ok").order_by(column.id.desc()).limit(1)
+    running = text("SELECT COUNT(*) FROM cdr_requests WHERE state = 'running'")
+    return QueueFigures(
+        now=database_now(connection),
+        last_success_at=connection.scalar(well),
+        oldest_due_seconds=oldest_due_seconds(connection),
+        running=connection.scalar(running) or 0,
+        dead=dead_by_error_kind(connection),
+        breakers={row.account: row.breaker_opened_at is not None for row in list_accounts(connection)},
+    )
 
 
 def requests_by_state(connection: Connection) -> dict[str, int]:

@@ -7,6 +7,7 @@ request, failures and crashes included, so that nothing in hand is ever lost.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -55,6 +56,7 @@ class Asked:
     error: RequestError | None = None
     crash: Exception | None = None
     is_unasked: bool = False  # the rate limit let no call through in time
+    seconds: list[float] = field(default_factory=list)  # what each call took
 
 
 class _GateClosedError(Exception):
@@ -70,6 +72,7 @@ def ask(
     secret: str,
     is_canary: bool = False,
     may_call: Callable[[], bool] = lambda: True,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Asked:
     """Ask for one request, as often as patience allows; what came of it is always returned.
 
@@ -83,8 +86,16 @@ def ask(
         secret: what must not be stored.
         is_canary: whether the request is asked for only to find out whether the API works.
         may_call: waits for the rate limit; False where it is no use to wait, so that no call is made.
+        monotonic: the clock that times the calls.
     """
     asked = Asked(request, is_canary)
+
+    def fetch_timed() -> Reply:
+        began = monotonic()
+        try:
+            return fetch(request.request_id)
+        finally:
+            asked.seconds.append(monotonic() - began)
 
     def once() -> None:
         if not may_call():
@@ -92,7 +103,7 @@ def ask(
         asked.calls += 1
         asked.error = asked.status = asked.body = None
         try:
-            reply = fetch(request.request_id)
+            reply = fetch_timed()
             asked.status, asked.body = reply.status, hide_secret_in_bytes(reply.body, secret)
             answer = read_answer(reply.status, asked.body, retry_after=reply.retry_after)
             asked.legs, asked.count = parse_legs(answer, region=region), answer.count

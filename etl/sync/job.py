@@ -164,6 +164,7 @@ class Job:
         verdicts: list[Verdict] = []
         for asked in answers:
             verdicts += self._desks[asked.request.account].take(asked, is_stopping=is_stopping)
+            self.summary.latency.add(asked.seconds)
             if asked.crash is not None:
                 self.summary.crashes.append(asked.crash)
         for desk in self._desks.values():

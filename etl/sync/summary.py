@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from etl.sync.latency import Latency
+
 # The outcomes of a claim, in the order of a summary: with what is in hand they add up to the claims.
 OUTCOMES = {
     "done": "done",
@@ -38,6 +40,7 @@ class Summary:
     crashes: list[Exception] = field(default_factory=list)
     signal: int | None = None
     rate_wait_seconds: float = 0.0  # how long the run waited for the rate limit
+    latency: Latency = field(default_factory=Latency)
 
     @property
     def dead(self) -> int:

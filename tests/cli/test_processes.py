@@ -16,7 +16,7 @@ from operators import CONSOLE_SCRIPT, finish, true_legs, wait_until
 from etl import __version__
 from etl.simulator import make_request_id
 
-SLOW_TO_IMPORT = {"alembic", "pydantic", "structlog", "requests"}
+SLOW_TO_IMPORT = {"alembic", "prometheus_client", "pydantic", "structlog", "requests"}
 
 
 def enqueue(operator, count):

@@ -99,6 +99,14 @@ def test_every_call_is_counted():
     assert (asked.calls, asked.error, asked.count) == (3, None, 1)
 
 
+def test_each_call_is_timed_on_its_own_the_ones_that_failed_too():
+    clock = iter([0.0, 30.0, 100.0, 100.25, 200.0, 200.5])
+    steps = (CallTimeoutError("t"), Reply(503, b"down"), Reply())
+    asked = ask_for(*steps, repeat=up_to(3), monotonic=lambda: next(clock))
+
+    assert asked.seconds == [30.0, 0.25, 0.5]
+
+
 def test_the_last_error_is_what_is_given_back():
     asked = ask_for(ServerError("503"), CallConnectionError("gone"), repeat=up_to(2))
 
