@@ -5,7 +5,7 @@ PYTEST_ARGS ?= -n auto
 BIN := $(VENV)/bin
 SOURCES := etl migrations tests benchmarks
 
-.PHONY: demo test faults check lint format schema wheel benchmark clean
+.PHONY: demo test faults soak check lint format schema wheel benchmark clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/cdr-sync demo
@@ -16,6 +16,13 @@ test: $(VENV)/.dev
 # The forty faults alone, injected for real on every database; ends with a table of what came of each.
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+
+# Workers, database and API hurt at random for a while, from a seed: nothing may be lost or stored twice.
+DATABASE ?= postgresql
+SECONDS ?= 60
+SEED ?= 1
+soak: $(VENV)/.dev
+	$(BIN)/python tests/faults/soak.py --database $(DATABASE) --seconds $(SECONDS) --seed $(SEED)
 
 check: lint schema wheel test
 
