@@ -62,7 +62,7 @@ def dead_by_error_kind(connection: Connection) -> dict[str, int]:
     column = cdr_requests.c
     statement = (
         select(column.last_error_kind, func.count())
-        .where(column.state == DEAD)
+        .where(column.state == text(f"'{DEAD}'"))  # a literal, as the index has it
         .group_by(column.last_error_kind)
         .order_by(func.count().desc(), column.last_error_kind)
     )

@@ -3,7 +3,8 @@
 Why: a connection can break after the database committed and before it said so. A run that numbers its
 transactions in its own row of the ledger can look there whether the last one happened, and need not guess.
 A process ID means something on one machine alone, and two machines can have one name. And a limit on calls
-is a limit only if every process keeps to the same one. The index finds the few open runs among all others.
+is a limit only if every process keeps to the same one. The indexes find the few open runs and the
+dead requests among all others.
 
 Revision: 0003, after 0002
 """
@@ -46,6 +47,13 @@ def upgrade() -> None:
         ),
     )
     op.create_index(
+        "ix_cdr_requests_dead",
+        "cdr_requests",
+        ["state", "last_error_kind"],
+        sqlite_where=sa.text("state = 'dead'"),
+        postgresql_where=sa.text("state = 'dead'"),
+    )
+    op.create_index(
         "ix_sync_runs_running",
         "sync_runs",
         ["outcome"],
@@ -66,6 +74,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_column("api_accounts", "rate_paid_until_us")
     op.drop_index("ix_sync_runs_running", "sync_runs")
+    op.drop_index("ix_cdr_requests_dead", "cdr_requests")
     op.drop_column("sync_runs", "pid_scope")
     op.drop_column("sync_runs", "seen_at")
     op.drop_column("sync_runs", "turns")

@@ -250,6 +250,7 @@ NAMES = {
         "ck_cdr_requests_counts_are_natural",
         "ix_cdr_requests_due",
         "ix_cdr_requests_leased",
+        "ix_cdr_requests_dead",
     },
     "call_legs": {
         "ck_call_legs_occurrence_counts_from_one",
