@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import http.server
+import json
 import os
 import sqlite3
 import subprocess
@@ -135,6 +136,11 @@ class Finished:
     @property
     def all(self) -> str:
         return self.stdout + self.stderr
+
+    @property
+    def events(self) -> list[str]:
+        """What the lines of the log say, which off a terminal are one JSON object each."""
+        return [json.loads(line)["event"] for line in self.stderr.splitlines()]
 
 
 def finish(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> Finished:

@@ -26,6 +26,11 @@ a_moment = threading.Event().wait
 OUTCOMES = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")
 
 
+def numbered(scenario, count):
+    """As many request IDs that get this scenario."""
+    return [f"{scenario}-{number}" for number in range(count)]
+
+
 def guard(work, *, seconds=30.0, on_hang=lambda: None):
     """Do what could hang, and fail where it does, after telling what every thread is doing."""
     result = {}
@@ -77,6 +82,11 @@ class Database:
         column = cdr_requests.c.state
         with reading(self.engine) as connection:
             return dict(connection.execute(select(column, func.count()).group_by(column)).tuples().all())
+
+    def is_untouched(self):
+        """Whether something is pending, and nothing that is has used an attempt or failed."""
+        rows = self.rows(cdr_requests, state=PENDING)
+        return {(row["attempts"], row["reclaims"], row["last_error_kind"]) for row in rows} == {(0, 0, None)}
 
     def enqueue(self, *request_ids, account=DEFAULT_ACCOUNT, batch=None, delay=timedelta(0)):
         with self.engine.begin() as connection:

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 
 import pytest
 from operators import CONSOLE_SCRIPT, finish, true_legs, wait_until
@@ -185,76 +184,6 @@ def test_a_request_that_kills_its_worker_every_time_ends_as_dead(operator, simul
         ("dead", 3, 3, "lease_expired")
     ]
     assert simulator.total_calls == 3
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_lets_a_run_finish_what_is_on_its_way(operator, simulator, number, code):
-    simulator.latency = 0.05
-    request_ids = enqueue(operator, 200)
-    process = operator.start("sync", "--json")
-    wait_until(lambda: simulator.total_calls >= 50)
-    process.send_signal(number)
-    stopped = finish(process)
-    left = operator.states()
-    outcomes = operator.rows("SELECT outcome, lost_leases FROM sync_runs")
-    again = operator.type("sync")
-
-    assert stopped.code == code
-    assert stopped.stderr == ""
-    assert set(left) == {"done", "pending"}
-    assert outcomes == [("interrupted", 0)]
-    assert again.exit_code == 0
-    assert operator.stored_legs() == true_legs(simulator, request_ids)
-    assert asked_twice(simulator) == set()
-    assert operator.rows("SELECT DISTINCT attempts FROM cdr_requests") == [(1,)]
-
-
-def test_a_second_signal_leaves_at_once_and_gives_everything_back(operator, simulator):
-    simulator.outage = "stall_headers"
-    enqueue(operator, 50)
-    process = operator.start("sync")
-    wait_until(lambda: simulator.total_calls)
-    process.terminate()
-    time.sleep(0.4)  # noqa: TID251 (it must still be there after a while)
-    is_waiting = process.poll() is None
-    process.terminate()
-    begin = time.monotonic()
-    finished = finish(process)
-
-    assert is_waiting
-    assert time.monotonic() - begin < 3
-    assert finished.code == 143
-    assert "Traceback" not in finished.all
-    assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
-    assert operator.rows("SELECT outcome FROM sync_runs") == [("interrupted",)]
-
-
-def test_after_one_signal_a_silent_api_is_waited_for_only_so_long(operator, simulator):
-    simulator.outage = "stall_headers"
-    enqueue(operator, 50)
-    process = operator.start("sync", CDR_SYNC_REQUEST_TIMEOUT="1s")
-    wait_until(lambda: simulator.total_calls)
-    process.terminate()
-    begin = time.monotonic()
-    finished = finish(process)
-
-    assert time.monotonic() - begin < 5
-    assert finished.code == 143
-    assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
-
-
-def test_a_signal_ends_the_pause_before_another_try(operator, simulator):
-    simulator.outage = "error_500"
-    enqueue(operator, 50)
-    process = operator.start("sync", CDR_SYNC_TRIES="100")
-    wait_until(lambda: simulator.total_calls >= 5)
-    process.terminate()
-    begin = time.monotonic()
-    finished = finish(process)
-
-    assert time.monotonic() - begin < 3
-    assert finished.code == 143
-    assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
 
 
 # At once

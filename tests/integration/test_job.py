@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +12,8 @@ from decimal import Decimal
 from time import monotonic
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
+from systems import numbered
 
 from etl.cdr_api import CdrApi, Credentials
 from etl.db.connection import open_engine, reading
@@ -30,14 +30,9 @@ from etl.settings import Account
 from etl.simulator import SCENARIOS, make_request_id
 from etl.simulator.scenarios import BROKEN, CHANGING, FLAKY, VALID
 from etl.sync.asking import Asked, ask
-from etl.sync.stopping import Stop
 from etl.sync.whereabouts import this_process
 
 HOUR = timedelta(hours=1)
-
-
-def numbered(scenario, count):
-    return [f"{scenario}-{number}" for number in range(count)]
 
 
 def attempts_used(database):
@@ -342,44 +337,6 @@ def test_a_run_ends_without_waiting_for_what_is_put_off(system):
 # --- Outages -----------------------------------------------------------------------------------------
 
 
-def is_untouched(system):
-    rows = system.rows(cdr_requests, state="pending")
-    return {(row["attempts"], row["reclaims"], row["last_error_kind"]) for row in rows} == {(0, 0, None)}
-
-
-@pytest.mark.parametrize("outage", ["error_503", "not listening"])
-@pytest.mark.parametrize("has_canary", [True, False])
-def test_an_outage_of_many_runs_uses_no_attempt_and_recovers_by_itself(system, outage, has_canary):
-    if has_canary:
-        system.enqueue("answered-first")
-        assert system.sync().exit_code == 0
-    system.enqueue(*(make_request_id(number) for number in range(200)))
-    calls_before = system.simulator.total_calls
-    begin_outage(system.simulator, outage)
-
-    during = [system.sync() for _ in range(8)]
-    calls = sum(summary.counts["api_calls"] for summary in during)
-    untouched, states = is_untouched(system), system.states()
-    account = system.row(api_accounts)
-    ledger = system.rows(sync_runs)[-8:]
-    end_outage(system.simulator)
-    after = system.sync()
-
-    assert {summary.exit_code for summary in during} == {69}
-    assert {row["outcome"] for row in ledger} == {"api_down"}
-    assert all(row["error"] for row in ledger)
-    assert untouched
-    assert states["pending"] == 200
-    assert account["breaker_opened_at"] is not None
-    assert account["breaker_reason"]
-    assert calls <= 12 + 7 * 2
-    assert (after.exit_code, after.counts["done"]) == (0, 200)
-    assert system.row(api_accounts)["breaker_opened_at"] is None
-    assert system.row(api_accounts)["breaker_reason"] is None
-    if outage != "not listening":
-        assert system.simulator.total_calls <= calls_before + 200 + calls + 2
-
-
 def begin_outage(simulator, outage):
     if outage == "not listening":
         simulator.stop()
@@ -403,7 +360,7 @@ def test_an_outage_uses_no_attempt_however_few_requests_wait_with_nothing_known_
     begin_outage(system.simulator, outage)
 
     codes = [system.sync(system.settings(request_timeout=0.2)).exit_code for _ in range(3)]
-    untouched = is_untouched(system)
+    untouched = system.is_untouched()
     end_outage(system.simulator)
     system.sync()
 
@@ -420,7 +377,7 @@ def test_an_outage_uses_no_attempt_however_few_requests_wait(system, waiting):
     system.simulator.outage = "error_503"
 
     codes = [system.sync().exit_code for _ in range(3)]
-    untouched = is_untouched(system)
+    untouched = system.is_untouched()
     system.simulator.outage = None
     system.sync()
 
@@ -441,7 +398,7 @@ def test_an_outage_in_the_middle_of_a_run_gives_everything_back(system, unexplai
 
     assert summary.exit_code == 69
     assert set(states) == {"done", "pending"}
-    assert is_untouched(system)
+    assert system.is_untouched()
     assert unexplained(summary.counts) == 0
 
 
@@ -461,7 +418,7 @@ def test_an_outage_that_begins_after_an_answer_without_legs_uses_no_attempt(syst
     assert summary.exit_code == 69
     assert system.request("none-1")["fetches"] == 1
     assert system.states() == {"pending": 31}
-    assert is_untouched(system)
+    assert system.is_untouched()
 
 
 def first_alone(system, then):
@@ -506,16 +463,6 @@ def ask_over_http(system, account):
     return ask_one
 
 
-def test_one_call_in_three_that_fails_is_no_outage(system):
-    system.enqueue(*itertools.chain(numbered("answered", 80), numbered("flaky_500", 40)))
-
-    summaries = system.work_off()
-
-    assert {summary.exit_code for summary in summaries} == {0}
-    assert system.states() == {"done": 120}
-    assert system.simulator.total_calls <= 120 + 40 + 20
-
-
 def test_five_bad_requests_in_a_row_are_their_own_failure_where_the_canary_answers(system):
     system.enqueue("answered-1")
     system.sync()
@@ -529,40 +476,6 @@ def test_five_bad_requests_in_a_row_are_their_own_failure_where_the_canary_answe
 
 
 # --- Credentials -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("form", "has_canary"), [("body", True), ("http", False)])
-def test_a_wrong_secret_with_a_thousand_waiting_costs_few_calls_and_no_attempt(system, form, has_canary):
-    if has_canary:
-        system.enqueue("answered-first")
-        assert system.sync().exit_code == 0
-    system.enqueue(*(make_request_id(number) for number in range(1_000)))
-    system.simulator.auth_error_form = form
-    system.simulator.secret = "another"
-
-    refused = system.sync()
-    untouched, states = is_untouched(system), system.states()
-    ledger = system.rows(sync_runs)[-1]
-    calls = system.simulator.unauthorized_calls
-    system.simulator.secret = "simulated-secret"
-    mended = system.sync(system.settings(workers=8))
-
-    assert (refused.exit_code, ledger["outcome"]) == (77, "credentials_refused")
-    assert calls <= 12
-    assert refused.counts["api_calls"] == calls
-    assert untouched
-    assert states["pending"] == 1_000
-    assert (mended.exit_code, mended.counts["done"]) == (0, 1_000)
-
-
-def test_a_wrong_secret_over_many_runs_uses_no_attempt(system):
-    system.enqueue(*numbered("answered", 20))
-    system.simulator.secret = "another"
-
-    codes = [system.sync().exit_code for _ in range(6)]
-
-    assert codes == [77] * 6
-    assert is_untouched(system)
 
 
 def test_single_requests_that_are_not_found_among_good_ones_die_alone(system):
@@ -617,7 +530,7 @@ def test_one_accounts_trouble_never_stops_the_others(system):
     assert list(summary.refused) == ["support"]
     for name, state in (("default", "done"), ("sales", "done"), ("support", "pending")):
         assert {row["state"] for row in system.rows(cdr_requests, account=name)} == {state}
-    assert is_untouched(system)
+    assert system.is_untouched()
 
 
 def test_an_account_of_which_nothing_is_known_here_is_left_alone(system):
@@ -630,39 +543,6 @@ def test_an_account_of_which_nothing_is_known_here_is_left_alone(system):
 
 
 # --- Retry-After -------------------------------------------------------------------------------------
-
-
-def test_a_retry_after_of_an_hour_pauses_the_account_for_every_run(system, unexplained):
-    system.simulator.retry_after = 3600
-    system.enqueue("answered-1", "rate_limited-1", *numbered("flaky_500", 50))
-    before = system.now()
-
-    first = system.sync(system.settings(workers=1))
-    limited, account = system.request("rate_limited-1"), system.row(api_accounts)
-    calls = system.simulator.total_calls
-    second = system.sync()
-
-    assert (first.exit_code, second.exit_code) == (0, 0)
-    assert (limited["state"], limited["attempts"]) == ("pending", 0)
-    assert before + HOUR <= limited["run_after"] <= before + HOUR + timedelta(minutes=1)
-    assert before + HOUR <= account["paused_until"] <= before + HOUR + timedelta(minutes=1)
-    assert account["breaker_opened_at"] is None
-    assert (second.counts["claimed"], system.simulator.total_calls) == (0, calls)
-    assert calls < 12
-    assert unexplained(first.counts) == 0
-
-
-def test_an_account_is_asked_again_once_its_pause_is_over(system):
-    system.simulator.retry_after = 3600
-    system.enqueue("rate_limited-1", "answered-1")
-    system.sync(system.settings(workers=1))
-    with system.engine.begin() as connection:
-        connection.execute(update(api_accounts).values(paused_until=system.now() - HOUR))
-
-    summary = system.sync()
-
-    assert summary.exit_code == 0
-    assert system.request("answered-1")["state"] == "done"
 
 
 def test_a_longer_pause_is_not_shortened(system):
@@ -715,23 +595,6 @@ def test_a_run_keeps_to_its_batch(system):
     assert system.row(sync_runs)["batch"] == "march"
 
 
-def test_a_run_at_its_time_limit_holds_nothing_any_more(system, unexplained):
-    system.simulator.latency = 0.05
-    system.enqueue(*numbered("answered", 300))
-    began = monotonic()
-
-    summary = system.sync(time_limit=timedelta(seconds=0.4))
-    took = monotonic() - began
-    states = system.states()
-
-    assert took < 5
-    assert (summary.outcome, summary.exit_code) == ("ok", 0)
-    assert set(states) == {"done", "pending"}
-    assert states["done"] == summary.counts["done"] > 0
-    assert is_untouched(system)
-    assert unexplained(summary.counts) == 0
-
-
 def test_a_time_limit_of_nothing_claims_nothing(system):
     system.enqueue("answered-1")
 
@@ -739,79 +602,6 @@ def test_a_time_limit_of_nothing_claims_nothing(system):
 
     assert (summary.exit_code, summary.counts["claimed"]) == (0, 0)
     assert system.states() == {"pending": 1}
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_finishes_what_is_on_its_way_and_gives_the_rest_back(system, unexplained, number, code):
-    system.simulator.latency = 0.05
-    system.enqueue(*numbered("answered", 300))
-    stop = Stop()
-
-    summary = system.sync(
-        stop=stop, on_progress=lambda counts: counts["done"] and not stop.signal and stop.request(number)
-    )
-    states = system.states()
-
-    assert (summary.outcome, summary.exit_code) == ("interrupted", code)
-    assert set(states) == {"done", "pending"}
-    assert 0 < states["done"] < 100
-    assert system.simulator.total_calls == summary.counts["api_calls"] == states["done"]
-    assert is_untouched(system)
-    assert unexplained(summary.counts) == 0
-    assert system.row(sync_runs)["outcome"] == "interrupted"
-
-
-def stopped_when_asked(system, times):
-    """A stop that is asked for as soon as the API has been asked for something that it never answers."""
-    stop = Stop()
-
-    def watch():
-        deadline = monotonic() + 10
-        while not system.simulator.total_calls and monotonic() < deadline:
-            threading.Event().wait(0.01)
-        for _ in range(times):
-            stop.request(signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-    return stop
-
-
-def test_a_second_signal_gives_everything_back_at_once(system, unexplained):
-    system.enqueue(*numbered("stall_headers", 30))
-    began = monotonic()
-
-    summary = system.sync(system.settings(request_timeout=30, lease=300), stop=stopped_when_asked(system, 2))
-
-    assert monotonic() - began < 5
-    assert summary.exit_code == 143
-    assert system.states() == {"pending": 30}
-    assert is_untouched(system)
-    assert unexplained(summary.counts) == 0
-
-
-def test_a_signal_in_the_wait_for_another_try_ends_the_wait(system):
-    system.simulator.latency = 0.02
-    system.enqueue("answered-1", *numbered("error_500", 3))
-    settings = system.settings(tries=50, request_timeout=10)
-    began = monotonic()
-
-    summary = system.sync(settings, stop=stopped_when_asked(system, 1))
-
-    assert monotonic() - began < 8
-    assert summary.exit_code == 143
-    assert is_untouched(system)
-
-
-def test_an_answer_that_comes_while_the_run_drains_is_stored(system):
-    system.simulator.latency = 0.3
-    system.enqueue("answered-1")
-    stop = Stop()
-    threading.Timer(0.15, lambda: stop.request(signal.SIGTERM)).start()
-
-    summary = system.sync(stop=stop)
-
-    assert summary.exit_code == 143
-    assert system.states() == {"done": 1}
 
 
 # --- Kills, and what they leave behind ---------------------------------------------------------------
@@ -1078,7 +868,7 @@ def test_a_url_that_cannot_be_used_is_told_and_every_claim_is_given_back(system)
         system.sync(system.settings(api_url="http://[broken"))
 
     assert system.states() == {"pending": 10}
-    assert is_untouched(system)
+    assert system.is_untouched()
     assert system.row(sync_runs)["outcome"] == "failed"
     assert system.row(sync_runs)["finished_at"] is not None
 
@@ -1110,7 +900,7 @@ def test_progress_that_fails_ends_the_run_with_every_claim_given_back(system):
         system.sync(on_progress=fail)
 
     assert set(system.states()) == {"done", "pending"}
-    assert is_untouched(system)
+    assert system.is_untouched()
     assert system.row(sync_runs)["outcome"] == "failed"
 
 
