@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,12 @@ from etl.db.tables import call_legs, cdr_requests, sync_runs
 from etl.simulator import make_request_id
 
 SABOTEUR = str(Path(__file__).with_name("saboteur.py"))
+
+
+def told_once(ended):
+    """Whether a process that could not use its database says so in one line, and by its exit code."""
+    line = re.fullmatch(r"cdr-sync: The database cannot be used: \S.*\n", ended.all)
+    return ended.code == 69 and line is not None
 
 
 class Site(System):

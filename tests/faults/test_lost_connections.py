@@ -1,0 +1,204 @@
+"""Connections to a server that break: nothing is lost or asked twice, no wait is endless, one line tells."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from operators import finish, wait_until
+from sites import told_once
+from sqlalchemy import exc, select, text
+from systems import guard
+
+from etl.db.connection import read_url
+from etl.db.tables import sync_runs
+
+pytestmark = pytest.mark.databases("postgresql", "mariadb")
+
+IN_HAND = 16  # twice the threads of a run
+COMMIT = {"postgresql": b"COMMIT\0", "mariadb": b"\x03COMMIT"}  # "READ COMMITTED" is none
+DONE = {"postgresql": b"COMMIT\0", "mariadb": b"\0\0\0"}  # as the server tells it
+BLOCKED = {
+    "postgresql": "SELECT pid FROM pg_stat_activity"
+    " WHERE wait_event_type = 'Lock' AND datname = current_database()",
+    "mariadb": "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+}
+KILL = {"postgresql": "SELECT pg_terminate_backend({})", "mariadb": "KILL {}"}
+LOST_TURN = pytest.param(
+    10,
+    marks=pytest.mark.xfail(
+        strict=True, reason="a turn does not know yet whether it happened: its claims wait for their lease"
+    ),
+    id="turn",
+)
+
+
+# --- The reply to a COMMIT is lost -------------------------------------------------------------------
+
+
+@pytest.mark.fault(8)
+@pytest.mark.parametrize("done_before", [pytest.param(0, id="opening"), LOST_TURN])
+def test_a_commit_whose_reply_is_lost_is_known_to_have_happened(site_behind_proxy, proxy, done_before):
+    """With one thread each turn settles one answer and claims one request."""
+    site, kind = site_behind_proxy, site_behind_proxy.database_kind
+    site.fill(40)
+    site.simulator.latency = 0.02
+    if done_before:
+        process = site.start("sync", "--json", "--workers", "1")
+        wait_until(lambda: site.states().get("done", 0) >= done_before)
+        proxy.loses_reply_of = COMMIT[kind]
+    else:
+        proxy.loses_reply_of = COMMIT[kind]
+        process = site.start("sync", "--json", "--workers", "1")
+    ended = finish(process)
+    summary, ledger = json.loads(ended.stdout), site.rows(sync_runs)[-1]
+    running = site.running()
+    again = site.run("sync")
+
+    assert (proxy.lost, DONE[kind] in proxy.lost_reply) == (1, True)
+    assert (ended.code, ended.stderr, again.code, running) == (0, "", 0, set())
+    assert site.states() == {"done": 40}
+    assert site.asked_twice() == set()
+    for counts in (summary, ledger):
+        assert [counts[name] for name in ("claimed", "done", "api_calls", "lost_leases")] == [40, 40, 40, 0]
+    assert "running" not in site.outcomes()
+    site.report("found out, and not done again")
+
+
+# --- The connection is killed in a transaction -------------------------------------------------------
+
+
+def kill_in_a_turn(site, run):
+    """Kill the connection of a run when its transaction has done everything but write the ledger."""
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(lambda: site.states().get("done", 0) >= 10)
+    with site.engine.begin() as connection:
+        connection.execute(select(sync_runs.c.id).with_for_update())
+        wait_until(lambda: site.sql(BLOCKED[site.database_kind]))
+        ((number,),) = site.sql(BLOCKED[site.database_kind])
+        with site.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as killer:
+            killer.execute(text(KILL[site.database_kind].format(number)))
+    guard(thread.join)
+
+
+@pytest.mark.fault(9)
+def test_a_connection_that_is_killed_in_a_transaction_costs_nothing(site):
+    site.fill(200)
+    site.simulator.latency = 0.01
+    ended = []
+    kill_in_a_turn(site, lambda: ended.append(site.run("sync")))
+
+    assert (ended[0].code, ended[0].all) == (0, "")
+    assert site.states() == {"done": 200}
+    assert site.asked_twice() == set()
+    assert site.outcomes() == ["ok"]
+    site.report("the whole transaction again, on a fresh connection")
+
+
+def test_negative_control_without_another_try_the_killed_connection_ends_the_run(site, monkeypatch):
+    monkeypatch.setattr("etl.sync.job.is_worth_repeating", lambda _error: False)
+    site.fill(200)
+    site.simulator.latency = 0.01
+    errors = []
+
+    def run():
+        try:
+            site.sync()
+        except exc.DBAPIError as error:
+            errors.append(error)
+
+    kill_in_a_turn(site, run)
+
+    assert [error.connection_invalidated for error in errors] == [True]
+    assert site.outcomes() == ["failed"]
+
+
+# --- The whole server is killed ----------------------------------------------------------------------
+
+
+def kill_server_in_a_run(site, server):
+    site.fill(400)
+    site.simulator.latency = 0.01
+    process = site.start("sync")
+    wait_until(lambda: site.states().get("done", 0) >= 100)
+    server.kill()
+    return process
+
+
+@pytest.mark.fault(9)
+def test_a_server_that_is_killed_and_comes_back_costs_at_most_what_was_in_hand(site, server):
+    process = kill_server_in_a_run(site, server)
+    server.start()
+    ended = finish(process)
+    again = site.run("sync")
+
+    assert (ended.code, ended.all) == (0, "") or told_once(ended)
+    assert (again.code, again.all) == (0, "")
+    assert site.states() == {"done": 400}
+    assert site.simulator.total_calls <= 400 + IN_HAND
+    site.report(f"server killed, and back: exit {ended.code}, and all is done")
+
+
+@pytest.mark.fault(9)
+def test_a_server_that_is_killed_and_stays_away_ends_the_run_in_one_line(site, server):
+    process = kill_server_in_a_run(site, server)
+    ended = finish(process)
+    server.start()
+    again = site.run("sync")
+
+    assert told_once(ended)
+    assert (again.code, again.all) == (0, "")
+    assert site.states() == {"done": 400}
+    assert site.simulator.total_calls <= 400 + IN_HAND
+    assert site.outcomes() == ["abandoned", "ok"]
+    site.report("server killed for good: exit 69, and the next run does the rest")
+
+
+# --- The network swallows everything -----------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient_site(site_behind_proxy):
+    """A site whose processes wait a second or two for an answer of their database."""
+    environment = site_behind_proxy.operator.environment
+    url = read_url(environment["CDR_SYNC_DATABASE_URL"])
+    url = url.update_query_dict({"connect_timeout": "2", "read_timeout": "1"})
+    environment["CDR_SYNC_DATABASE_URL"] = url.render_as_string(hide_password=False)
+    return site_behind_proxy
+
+
+@pytest.mark.fault(10)
+def test_a_black_hole_in_the_middle_of_a_run_ends_it_in_one_line(impatient_site, proxy):
+    site = impatient_site
+    site.fill(200)
+    site.simulator.latency = 0.01
+    process = site.start("sync")
+    wait_until(lambda: site.states().get("done", 0) >= 50)
+    proxy.is_black_hole = True
+    ended = finish(process)
+    proxy.is_black_hole = False
+    again = site.run("sync")
+
+    assert told_once(ended)
+    assert (again.code, again.all) == (0, "")
+    assert site.states() == {"done": 200}
+    assert site.simulator.total_calls <= 200 + IN_HAND
+    site.report("in mid-run: exit 69 by a time-out, and the next run does the rest")
+
+
+@pytest.mark.fault(10)
+def test_a_black_hole_from_the_start_ends_the_run_in_one_line(impatient_site, proxy):
+    site = impatient_site
+    site.fill(20)
+    proxy.is_black_hole = True
+    ended = site.run("sync")
+    proxy.is_black_hole = False
+    again = site.run("sync")
+
+    assert told_once(ended)
+    assert (again.code, again.all) == (0, "")
+    assert site.states() == {"done": 20}
+    assert site.simulator.total_calls == 20
+    site.report("at the start: exit 69 by a time-out, and nothing was asked")
