@@ -9,7 +9,7 @@ import pytest
 from operators import finish, wait_until
 from sites import told_once
 from sqlalchemy import exc, select, text
-from systems import System, a_moment, guard
+from systems import System, guard
 
 from etl.db.connection import open_engine, read_url
 from etl.db.tables import api_accounts, sync_runs
@@ -19,18 +19,7 @@ pytestmark = pytest.mark.databases("postgresql", "mariadb")
 IN_HAND = 16  # twice the threads of a run
 COMMIT = {"postgresql": b"COMMIT\0", "mariadb": b"\x03COMMIT"}  # "READ COMMITTED" is none
 DONE = {"postgresql": b"COMMIT\0", "mariadb": b"\0\0\0"}  # as the server tells it
-BLOCKED = {
-    "postgresql": "SELECT pid FROM pg_stat_activity"
-    " WHERE wait_event_type = 'Lock' AND datname = current_database()",
-    "mariadb": "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
-}
 KILL = {"postgresql": "SELECT pg_terminate_backend({})", "mariadb": "KILL {}"}
-
-
-def blocked(site):
-    """The connections that wait for a lock; InnoDB looks anew only for those who do not ask all the time."""
-    a_moment(0.15)
-    return site.sql(BLOCKED[site.database_kind])
 
 
 # --- The reply to a COMMIT is lost -------------------------------------------------------------------
@@ -41,7 +30,7 @@ def lose_the_reply_to_the_opening(site, proxy):
     with site.engine.connect() as connection:
         connection.execute(api_accounts.insert().values(account="default"))
         process = site.start("sync", "--json", "--workers", "1")
-        wait_until(lambda: blocked(site))
+        wait_until(site.blocked)
         proxy.loses_reply_of = COMMIT[site.database_kind]
     return process
 
@@ -103,8 +92,8 @@ def kill_in_a_turn(site, run):
     wait_until(lambda: site.states().get("done", 0) >= 10)
     with site.engine.begin() as connection:
         connection.execute(select(sync_runs.c.id).with_for_update())
-        wait_until(lambda: blocked(site))
-        ((number,),) = blocked(site)
+        wait_until(site.blocked)
+        (number,) = site.blocked()
         with site.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as killer:
             killer.execute(text(KILL[site.database_kind].format(number)))
     guard(thread.join)
