@@ -7,18 +7,17 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import String, event, exc, select, text, type_coerce, update
+from sqlalchemy import String, event, select, text, type_coerce
 
 from etl.cdr.outcomes import WaitingRules
 from etl.db.accounts import ensure_account
-from etl.db.connection import is_conflict, open_engine, reading
+from etl.db.connection import open_engine, reading
 from etl.db.request_queue import (
     Settlement,
     claim_requests,
@@ -374,32 +373,6 @@ for first in range(0, 500, 25):
         new += enqueue_requests(connection, ids, account="default", batch=None, delay=timedelta(0))
 print(new)
 """
-
-
-SHORT_PATIENCE = {
-    "sqlite": "PRAGMA busy_timeout = 100",
-    "postgresql": "SET lock_timeout = '100ms'",
-    "mariadb": "SET innodb_lock_wait_timeout = 1",
-}
-
-
-def test_a_row_that_somebody_else_keeps_is_a_conflict_and_so_tried_again(database, database_url):
-    database.enqueue("one")
-    other = open_engine(database_url)
-    event.listen(
-        other,
-        "connect",
-        lambda connection, _: connection.cursor().execute(SHORT_PATIENCE[other.dialect.name]),
-    )
-
-    with database.engine.begin() as keeper:
-        keeper.execute(update(cdr_requests).values(batch="kept"))
-        with pytest.raises(exc.OperationalError) as caught, other.begin() as connection:
-            connection.execute(update(cdr_requests).values(batch="wanted"))
-    other.dispose()
-
-    assert is_conflict(caught.value)
-    assert database.request("one")["batch"] == "kept"
 
 
 def test_an_id_that_somebody_else_is_enqueuing_is_waited_for_and_not_counted(database, database_url, guard):
@@ -789,28 +762,6 @@ def test_the_queue_sends_durations_to_the_database_and_never_an_instant(engine):
         flat = parameters.values() if isinstance(parameters, dict) else parameters
         assert not any(isinstance(value, datetime) for value in flat), statement
         assert not INSTANT.search(json.dumps(list(flat), default=str)), statement
-
-
-@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/Los_Angeles", "Pacific/Kiritimati"])
-def test_the_time_zone_of_the_process_makes_no_difference(database, claim, settled, monkeypatch, zone):
-    before = database.now()
-    monkeypatch.setenv("TZ", zone)
-    time.tzset()
-    try:
-        database.enqueue("one", "two")
-        one, two = claim()
-        settled(failed(one))
-        rows = database.rows(cdr_requests)
-        late = names(claim())
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-    for row in rows:
-        assert before <= row["enqueued_at"] <= row["updated_at"] <= before + MINUTE
-    assert before + LEASE <= rows[two.id - 1]["lease_until"] <= before + LEASE + MINUTE
-    assert before <= rows[one.id - 1]["run_after"] <= before + 2 * MINUTE
-    assert late == []
 
 
 def test_every_instant_in_a_sqlite_file_is_text_of_one_format(system):
