@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import datetime, timedelta
 
 import pytest
@@ -283,48 +280,6 @@ def test_negative_control_a_look_and_then_an_update_claim_the_same_request_twice
 
 # --- Enqueueing --------------------------------------------------------------------------------------
 
-ALIKE = (
-    "8DI2mXpy2K7q",
-    "8di2mxpy2k7q",
-    "8DI2MXPY2K7Q",
-    "8DI2mXpy2K7q ",
-    " 8DI2mXpy2K7q",
-    "8DI2mXpy2K7q\t",
-    "caf\u00e9",
-    "cafe\u0301",
-    "cafe",
-    "CAF\u00c9",
-    "stra\u00dfe",
-    "strasse",
-    "\u0130d",
-    "id",
-    "\uff41",  # a wide a
-    "a",
-    "\U0001f4de",
-    "\U0001f4df",
-    "007",
-    "7",
-    "7.0",
-    "1e3",
-    "'; DROP TABLE cdr_requests; --",
-    "%",
-    "_",
-)
-
-
-def test_ids_that_differ_in_case_blanks_or_characters_are_different_requests(database, claim, settled):
-    new = database.enqueue(*ALIKE)
-    again = database.enqueue(*ALIKE)
-    claimed = claim()
-    settled(answered_without_legs(claimed[0]))
-
-    assert (new, again) == (len(ALIKE), 0)
-    assert sorted(names(claimed)) == sorted(ALIKE)
-    assert [row["request_id"] for row in database.rows(cdr_requests, state="pending")] == [
-        claimed[0].request_id
-    ]
-    assert [row["request_id"] for row in database.rows(cdr_responses)] == [claimed[0].request_id]
-
 
 def test_accounts_that_differ_in_case_are_different_accounts(database, claim):
     database.enqueue("one", account="Sales")
@@ -355,24 +310,6 @@ def test_the_order_of_arrival_is_the_order_of_the_list(database):
 
 def test_enqueueing_nothing_is_no_error(database):
     assert database.enqueue() == 0
-
-
-ENQUEUE = """
-import json, sys
-from datetime import timedelta
-from etl.db.connection import open_engine
-from etl.db.request_queue import enqueue_requests
-
-engine = open_engine(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
-new = 0
-for first in range(0, 500, 25):
-    with engine.begin() as connection:
-        ids = [f"{number}" for number in range(first, first + 25)]
-        new += enqueue_requests(connection, ids, account="default", batch=None, delay=timedelta(0))
-print(new)
-"""
 
 
 def test_an_id_that_somebody_else_is_enqueuing_is_waited_for_and_not_counted(database, database_url, guard):
@@ -412,30 +349,6 @@ def test_accounts_that_two_runs_meet_for_the_first_time_at_once_are_there_once(d
     other.dispose()
 
     assert len(database.rows(api_accounts)) == 1
-
-
-def test_the_same_ids_enqueued_by_two_processes_at_once_are_there_once(database, database_url):
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", ENQUEUE, database_url],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for _ in range(2)
-        ]
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        new = [int(process.communicate(timeout=30)[0]) for process in processes]
-
-    assert sum(new) == 500
-    assert len(database.rows(cdr_requests)) == 500
 
 
 # --- Leases that ran out -----------------------------------------------------------------------------
