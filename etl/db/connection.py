@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -54,6 +55,9 @@ _OLDEST_SERVERS = {
     "MySQL": (8, 0, 19),
 }
 _REMEDY = "run `cdr-sync db upgrade`"
+# The pool logs a traceback of its own where it cannot roll a dead connection back. What failed is told in one
+# line anyway, so that it goes only to those who ask for it.
+logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 
 
 def read_url(text_: str) -> URL:

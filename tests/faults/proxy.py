@@ -22,6 +22,7 @@ class Proxy:
         loses_reply_of: the reply to the next message from a client that holds these bytes is lost, and
             the connection with it; then this is None again.
         lost: how many replies were lost.
+        lost_reply: the last of them, which proves what the server did.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -29,6 +30,7 @@ class Proxy:
         self.refuses = False
         self.loses_reply_of: bytes | None = None
         self.lost = 0
+        self.lost_reply = b""
         self._target = ("127.0.0.1", target_port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -120,6 +122,7 @@ class _Pair:
     def _answer(self) -> None:
         while message := self._server.recv(_PIECE):
             if self._loses_reply:
+                self._proxy.lost_reply = message
                 return
             if not self._proxy.is_black_hole:
                 self._client.sendall(message)

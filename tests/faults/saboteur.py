@@ -35,12 +35,13 @@ def lay_trap(place: str, number: int) -> None:
     def do_commit(self, dbapi_connection) -> None:
         real = getattr(dbapi_connection, "dbapi_connection", dbapi_connection)
         is_there = real in seen
+        if is_there:
+            DefaultDialect.do_commit = commit  # once is enough: a process that was frozen goes on
         if is_there and when == "before":
             os.kill(os.getpid(), number)
         commit(self, dbapi_connection)
         if is_there and when == "after":
             os.kill(os.getpid(), number)
-        seen.discard(real)
 
     DefaultDialect.do_commit = do_commit
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from operators import Finished, Operator, finish
 from sqlalchemy import select, text
-from systems import System
+from systems import System, a_moment
 
-from etl.db.connection import reading
+from etl.db.connection import read_url, reading
 from etl.db.tables import api_accounts, call_legs, cdr_requests, sync_runs
 from etl.simulator import make_request_id
 
+BLOCKED = {
+    "postgresql": "SELECT pid FROM pg_stat_activity"
+    " WHERE wait_event_type = 'Lock' AND datname = current_database()",
+    "mariadb": "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+}
 SABOTEUR = str(Path(__file__).with_name("saboteur.py"))
+
+
+def told_once(ended):
+    """Whether a process that could not use its database says so in one line, and by its exit code."""
+    line = re.fullmatch(r"cdr-sync: The database cannot be used: \S.*\n", ended.all)
+    return ended.code == 69 and line is not None
 
 
 class Site(System):
@@ -27,6 +39,10 @@ class Site(System):
         self.operator.connect(simulator)
         self.operator.environment |= {"CDR_SYNC_DATABASE_URL": url, "CDR_SYNC_SETTLE": "0"}
         self._note = note
+
+    def url_with(self, **query):
+        """The URL of the database with something added, such as a time-out."""
+        return read_url(self.url).update_query_dict(query).render_as_string(hide_password=False)
 
     @property
     def database_kind(self):
@@ -84,6 +100,11 @@ class Site(System):
     def running(self):
         """The IDs of the requests that are claimed at the moment."""
         return {name for (name,) in self.sql("SELECT request_id FROM cdr_requests WHERE state = 'running'")}
+
+    def blocked(self):
+        """The numbers of the server's connections that wait for a lock."""
+        a_moment(0.15)  # MariaDB looks anew only for those who do not ask all the time
+        return [number for (number,) in self.sql(BLOCKED[self.database_kind])]
 
     def outcomes(self):
         """How each run of the ledger ended, the oldest first."""

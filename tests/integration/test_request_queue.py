@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import String, event, exc, select, text, type_coerce, update
+from sqlalchemy import String, event, select, text, type_coerce
 
 from etl.cdr.outcomes import WaitingRules
 from etl.db.accounts import ensure_account
-from etl.db.connection import is_conflict, open_engine, reading
+from etl.db.connection import open_engine, reading
 from etl.db.request_queue import (
     Settlement,
     claim_requests,
@@ -284,48 +280,6 @@ def test_negative_control_a_look_and_then_an_update_claim_the_same_request_twice
 
 # --- Enqueueing --------------------------------------------------------------------------------------
 
-ALIKE = (
-    "8DI2mXpy2K7q",
-    "8di2mxpy2k7q",
-    "8DI2MXPY2K7Q",
-    "8DI2mXpy2K7q ",
-    " 8DI2mXpy2K7q",
-    "8DI2mXpy2K7q\t",
-    "caf\u00e9",
-    "cafe\u0301",
-    "cafe",
-    "CAF\u00c9",
-    "stra\u00dfe",
-    "strasse",
-    "\u0130d",
-    "id",
-    "\uff41",  # a wide a
-    "a",
-    "\U0001f4de",
-    "\U0001f4df",
-    "007",
-    "7",
-    "7.0",
-    "1e3",
-    "'; DROP TABLE cdr_requests; --",
-    "%",
-    "_",
-)
-
-
-def test_ids_that_differ_in_case_blanks_or_characters_are_different_requests(database, claim, settled):
-    new = database.enqueue(*ALIKE)
-    again = database.enqueue(*ALIKE)
-    claimed = claim()
-    settled(answered_without_legs(claimed[0]))
-
-    assert (new, again) == (len(ALIKE), 0)
-    assert sorted(names(claimed)) == sorted(ALIKE)
-    assert [row["request_id"] for row in database.rows(cdr_requests, state="pending")] == [
-        claimed[0].request_id
-    ]
-    assert [row["request_id"] for row in database.rows(cdr_responses)] == [claimed[0].request_id]
-
 
 def test_accounts_that_differ_in_case_are_different_accounts(database, claim):
     database.enqueue("one", account="Sales")
@@ -356,50 +310,6 @@ def test_the_order_of_arrival_is_the_order_of_the_list(database):
 
 def test_enqueueing_nothing_is_no_error(database):
     assert database.enqueue() == 0
-
-
-ENQUEUE = """
-import json, sys
-from datetime import timedelta
-from etl.db.connection import open_engine
-from etl.db.request_queue import enqueue_requests
-
-engine = open_engine(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
-new = 0
-for first in range(0, 500, 25):
-    with engine.begin() as connection:
-        ids = [f"{number}" for number in range(first, first + 25)]
-        new += enqueue_requests(connection, ids, account="default", batch=None, delay=timedelta(0))
-print(new)
-"""
-
-
-SHORT_PATIENCE = {
-    "sqlite": "PRAGMA busy_timeout = 100",
-    "postgresql": "SET lock_timeout = '100ms'",
-    "mariadb": "SET innodb_lock_wait_timeout = 1",
-}
-
-
-def test_a_row_that_somebody_else_keeps_is_a_conflict_and_so_tried_again(database, database_url):
-    database.enqueue("one")
-    other = open_engine(database_url)
-    event.listen(
-        other,
-        "connect",
-        lambda connection, _: connection.cursor().execute(SHORT_PATIENCE[other.dialect.name]),
-    )
-
-    with database.engine.begin() as keeper:
-        keeper.execute(update(cdr_requests).values(batch="kept"))
-        with pytest.raises(exc.OperationalError) as caught, other.begin() as connection:
-            connection.execute(update(cdr_requests).values(batch="wanted"))
-    other.dispose()
-
-    assert is_conflict(caught.value)
-    assert database.request("one")["batch"] == "kept"
 
 
 def test_an_id_that_somebody_else_is_enqueuing_is_waited_for_and_not_counted(database, database_url, guard):
@@ -439,30 +349,6 @@ def test_accounts_that_two_runs_meet_for_the_first_time_at_once_are_there_once(d
     other.dispose()
 
     assert len(database.rows(api_accounts)) == 1
-
-
-def test_the_same_ids_enqueued_by_two_processes_at_once_are_there_once(database, database_url):
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", ENQUEUE, database_url],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for _ in range(2)
-        ]
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        new = [int(process.communicate(timeout=30)[0]) for process in processes]
-
-    assert sum(new) == 500
-    assert len(database.rows(cdr_requests)) == 500
 
 
 # --- Leases that ran out -----------------------------------------------------------------------------
@@ -789,28 +675,6 @@ def test_the_queue_sends_durations_to_the_database_and_never_an_instant(engine):
         flat = parameters.values() if isinstance(parameters, dict) else parameters
         assert not any(isinstance(value, datetime) for value in flat), statement
         assert not INSTANT.search(json.dumps(list(flat), default=str)), statement
-
-
-@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/Los_Angeles", "Pacific/Kiritimati"])
-def test_the_time_zone_of_the_process_makes_no_difference(database, claim, settled, monkeypatch, zone):
-    before = database.now()
-    monkeypatch.setenv("TZ", zone)
-    time.tzset()
-    try:
-        database.enqueue("one", "two")
-        one, two = claim()
-        settled(failed(one))
-        rows = database.rows(cdr_requests)
-        late = names(claim())
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-    for row in rows:
-        assert before <= row["enqueued_at"] <= row["updated_at"] <= before + MINUTE
-    assert before + LEASE <= rows[two.id - 1]["lease_until"] <= before + LEASE + MINUTE
-    assert before <= rows[one.id - 1]["run_after"] <= before + 2 * MINUTE
-    assert late == []
 
 
 def test_every_instant_in_a_sqlite_file_is_text_of_one_format(system):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -15,7 +14,6 @@ from etl.db import SCHEMA_REVISION
 from etl.db.connection import (
     is_bad_value,
     is_unreachable,
-    open_engine,
     read_url,
     reading,
     require_current_schema,
@@ -87,37 +85,6 @@ def test_the_schema_goes_down_to_nothing_and_up_again_under_rows_in_every_state(
     assert tables == ["alembic_version"]
     assert views == []
     check(engine)
-
-
-def everything(database):
-    """All rows as they are, whatever columns there are."""
-    with reading(database.engine) as connection:
-        return {
-            table.name: [
-                dict(row)
-                for row in connection.execute(
-                    sa.select(sa.text("*")).select_from(sa.table(table.name)).order_by(sa.text("1, 2, 3"))
-                ).mappings()
-            ]
-            for table in TABLES
-        }
-
-
-def test_rows_in_every_state_outlive_the_newer_migrations_both_ways(database):
-    fill(database.engine)
-    before = everything(database)
-
-    downgrade(database.engine, "0001")
-    under_0001 = everything(database)
-    upgrade(database.engine)
-    after = everything(database)
-
-    assert [row["state"] for row in before["cdr_requests"]] == list(STATES)
-    for name, rows in under_0001.items():
-        assert rows == [
-            {column: old[column] for column in new} for old, new in zip(before[name], rows, strict=True)
-        ]
-    assert after == before
 
 
 def test_upgrading_twice_changes_nothing(database):
@@ -383,55 +350,6 @@ def test_a_migration_begins_with_a_verb_and_says_why(path):
     assert docstring
     assert docstring.partition("\n")[0].endswith(".")
     assert "\nWhy: " in docstring
-
-
-def test_two_migrators_at_once_both_succeed(fresh_database, guard):
-    url = fresh_database(is_migrated=False)
-    engines = [open_engine(url) for _ in range(4)]
-    both_ready = threading.Barrier(len(engines))
-    problems = []
-
-    def migrate(engine):
-        both_ready.wait()
-        try:
-            upgrade(engine)
-        except Exception as error:  # noqa: BLE001 (told by the assert)
-            problems.append(error)
-
-    threads = [threading.Thread(target=migrate, args=(engine,)) for engine in engines]
-    for thread in threads:
-        thread.start()
-    guard(lambda: [thread.join() for thread in threads])
-    for engine in engines[1:]:
-        engine.dispose()
-
-    assert problems == []
-    check(engines[0])
-    engines[0].dispose()
-
-
-def test_a_migrator_waits_for_another_that_is_in_its_transaction(fresh_database, guard):
-    url = fresh_database(is_migrated=False)
-    first, second = open_engine(url), open_engine(url)
-    has_begun, may_end = threading.Event(), threading.Event()
-
-    def hold():
-        with first.begin() as connection:
-            connection.execute(sa.text("CREATE TABLE somebody_is_migrating (id INTEGER)"))
-            has_begun.set()
-            may_end.wait(0.5)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    has_begun.wait(5)
-    guard(lambda: upgrade(second))
-    holder.join(5)
-
-    with second.begin() as connection:
-        connection.execute(sa.text("DROP TABLE somebody_is_migrating"))
-    check(second)
-    for engine in (first, second):
-        engine.dispose()
 
 
 def plan_of(engine, work, verb):

@@ -1,0 +1,142 @@
+"""Migrations under rows: up from every released revision, and by several at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+import sqlalchemy as sa
+from alembic.script import ScriptDirectory
+from operators import CONSOLE_SCRIPT, finish, wait_until
+
+from etl.db.connection import reading
+from etl.db.schema import check, downgrade, migrations_folder
+from etl.db.tables import STATES, metadata
+
+REVISIONS = sorted(script.revision for script in ScriptDirectory(str(migrations_folder())).walk_revisions())
+AN_INSTANT = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
+TABLES = [table.name for table in metadata.sorted_tables]
+
+
+def request_in(state):
+    is_running, is_pending = state == "running", state == "pending"
+    return {
+        "request_id": f"answered-{state}",
+        "state": state,
+        "lease_token": "0" * 32 if is_running else None,
+        "lease_until": AN_INSTANT if is_running else None,
+        "finished_at": None if is_running or is_pending else AN_INSTANT,
+        "last_error": "Grüße, 日本",
+    }
+
+
+LEG = {
+    "account": "default",
+    "request_id": "answered-dead",
+    "leg": "b",
+    "to_number": "9100000000",
+    "call_time": AN_INSTANT,
+    "from_number": "4471000000",
+    "rate": Decimal("0.39"),
+    "balance": Decimal("1135.14"),
+    "revision": 1,
+}
+RUN = {"command": "sync", "host": "elsewhere", "pid": 1, "version": "1"}
+ROWS = {
+    "cdr_requests": [request_in(state) for state in STATES],
+    "call_legs": [{**LEG, "occurrence": 1}, {**LEG, "occurrence": 2}],
+    "cdr_responses": [
+        {"account": "default", "request_id": "answered-dead", "revision": 1, "body": "{}", "sha256": "0" * 64}
+    ],
+    "sync_runs": [{**RUN, "outcome": "running"}, {**RUN, "outcome": "ok"}],
+    "api_accounts": [{"account": "default", "canary_request_id": "answered-done"}],
+}
+
+
+def fill(engine):
+    """Put rows into every table, with the types of this version, whatever columns it does not have yet."""
+    with engine.begin() as connection:
+        for name, rows in ROWS.items():
+            connection.execute(sa.insert(metadata.tables[name]).values(), rows)
+
+
+def everything(engine):
+    """All rows as they are, whatever columns there are."""
+    with reading(engine) as connection:
+        select = "SELECT * FROM {} ORDER BY 1, 2, 3"
+        return {
+            name: [dict(row) for row in connection.execute(sa.text(select.format(name))).mappings()]
+            for name in TABLES
+        }
+
+
+@pytest.mark.fault(39)
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_rows_in_every_state_outlive_the_migrations_from_every_revision(site, note, revision):
+    fill(site.engine)
+    before = everything(site.engine)
+    downgrade(site.engine, revision)
+    old = everything(site.engine)
+    refused, upgraded = site.run("sync"), site.run("db", "upgrade")
+    new = everything(site.engine)
+    check(site.engine)
+    ended = site.run("sync")
+
+    assert [row["state"] for row in before["cdr_requests"]] == list(STATES)
+    assert old == in_columns_of(old, before)
+    assert old == in_columns_of(old, new)
+    assert (refused.code, upgraded.code, ended.code) == (78, 0, 0)
+    assert site.states() == {"done": 3, "empty": 1, "dead": 1, "cancelled": 1}
+    note(database=site.database_kind, outcome=f"up from {revision}, and worked on", requests=len(STATES))
+
+
+def in_columns_of(old, tables):
+    """Rows without the columns that an older revision does not have."""
+    return {
+        name: [{column: row[column] for column in older} for older, row in zip(old[name], rows, strict=True)]
+        for name, rows in tables.items()
+    }
+
+
+def migrators(site, count, *program):
+    """Start `db upgrade` in some processes at once."""
+    words = {"env": site.operator.whole_environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    started = [subprocess.Popen([*program, "db", "upgrade"], **words) for _ in range(count)]
+    site.operator.processes += started
+    return started
+
+
+@pytest.mark.fault(39)
+def test_migrators_at_once_wait_for_one_another_and_all_succeed(site, note):
+    downgrade(site.engine, "base")
+    codes = [finish(process).code for process in migrators(site, 3, CONSOLE_SCRIPT)]
+    fill(site.engine)
+
+    assert codes == [0, 0, 0]
+    check(site.engine)
+    note(database=site.database_kind, outcome="three at once: one migrates, all succeed")
+
+
+UNGUARDED = """
+import contextlib
+from etl.db import schema
+schema._alone = lambda _connection: contextlib.nullcontext()
+from etl.__main__ import main
+main()
+"""
+
+
+@pytest.mark.databases("postgresql")  # where a table can be in the making
+def test_negative_control_of_two_migrators_that_do_not_wait_for_one_another_one_fails(site):
+    downgrade(site.engine, "base")
+    with site.engine.connect() as connection:
+        connection.execute(sa.text("CREATE TABLE cdr_requests (id INTEGER)"))  # until it is rolled back
+        both = migrators(site, 2, sys.executable, "-c", UNGUARDED)
+        wait_until(lambda: len(site.blocked()) == 2)
+    codes = sorted(finish(process).code for process in both)
+
+    assert codes[0] == 0
+    assert codes[1] != 0
