@@ -148,6 +148,11 @@ def finish(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> Fini
     return Finished(process.returncode, stdout.decode(), stderr.decode())
 
 
+def is_frozen(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process was stopped by SIGSTOP, and waits for SIGCONT."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def true_legs(simulator: Simulator, request_ids: Sequence[str]) -> list[tuple]:
     """The legs that a job must end with, in the form of `Operator.stored_legs`."""
     return sorted(

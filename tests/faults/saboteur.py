@@ -35,12 +35,14 @@ def lay_trap(place: str, number: int) -> None:
     def do_commit(self, dbapi_connection) -> None:
         real = getattr(dbapi_connection, "dbapi_connection", dbapi_connection)
         is_there = real in seen
+        if is_there:  # once: a process that is stopped here goes on later
+            event.remove(Engine, "before_cursor_execute", note)
+            seen.clear()
         if is_there and when == "before":
             os.kill(os.getpid(), number)
         commit(self, dbapi_connection)
         if is_there and when == "after":
             os.kill(os.getpid(), number)
-        seen.discard(real)
 
     DefaultDialect.do_commit = do_commit
 

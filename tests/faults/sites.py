@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 from operators import Operator, finish
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from systems import System
 
 from etl.db.connection import reading
 from etl.db.tables import call_legs, cdr_requests, sync_runs
+from etl.db.types import db_now
 from etl.simulator import make_request_id
 
 SABOTEUR = str(Path(__file__).with_name("saboteur.py"))
@@ -72,6 +73,13 @@ class Site(System):
     def running(self):
         """The IDs of the requests that are claimed at the moment."""
         return {name for (name,) in self.sql("SELECT request_id FROM cdr_requests WHERE state = 'running'")}
+
+    def leased(self):
+        """How many claims have not run out yet."""
+        column = cdr_requests.c
+        with reading(self.engine) as connection:
+            statement = select(func.count()).where(column.state == "running", column.lease_until >= db_now())
+            return connection.scalar(statement)
 
     def outcomes(self):
         """How each run of the ledger ended, the oldest first."""
