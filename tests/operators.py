@@ -85,10 +85,12 @@ class Operator:
                 gc.collect()
         return result
 
-    def start(self, *arguments: object, **environment: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: object, program: Sequence[str] = (CONSOLE_SCRIPT,), **environment: str
+    ) -> subprocess.Popen[bytes]:
         """Start a process; its output is piped, so that it is off a terminal."""
         process = subprocess.Popen(
-            [CONSOLE_SCRIPT, *(str(argument) for argument in arguments)],
+            [*program, *(str(argument) for argument in arguments)],
             env=self.whole_environment(**environment),
             cwd=self.home,
             stdin=subprocess.DEVNULL,

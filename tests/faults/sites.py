@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from etl.db.types import db_now
 from etl.simulator import make_request_id
 
 SABOTEUR = str(Path(__file__).with_name("saboteur.py"))
+UNGUARDED = str(Path(__file__).with_name("unguarded.py"))
 
 
 class Site(System):
@@ -42,16 +42,13 @@ class Site(System):
 
     def start_sabotaged(self, place, signal_name, *words, **environment):
         """Start `cdr-sync …` in a process that hurts itself; see `saboteur`."""
-        process = subprocess.Popen(
-            [sys.executable, SABOTEUR, place, signal_name, *map(str, words)],
-            env=self.operator.whole_environment(**environment),
-            cwd=self.operator.home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+        return self.operator.start(
+            place, signal_name, *words, program=(sys.executable, SABOTEUR), **environment
         )
-        self.operator.processes.append(process)
-        return process
+
+    def start_unfenced(self, *words, **environment):
+        """Start `cdr-sync …` without its fence; see `unguarded`."""
+        return self.operator.start(*words, program=(sys.executable, UNGUARDED), **environment)
 
     def run(self, *words, **environment):
         """Run `cdr-sync …` to its end in a process of its own."""
@@ -80,6 +77,11 @@ class Site(System):
         with reading(self.engine) as connection:
             statement = select(func.count()).where(column.state == "running", column.lease_until >= db_now())
             return connection.scalar(statement)
+
+    def ledger(self, *names):
+        """The sums of some columns over all runs."""
+        rows = self.rows(sync_runs)
+        return tuple(sum(row[name] for row in rows) for name in names)
 
     def outcomes(self):
         """How each run of the ledger ended, the oldest first."""

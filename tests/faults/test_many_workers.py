@@ -14,18 +14,13 @@ from rivals import Rival
 from sqlalchemy import text
 
 from etl.db.connection import open_engine, reading
-from etl.db.tables import cdr_requests, sync_runs
+from etl.db.tables import cdr_requests
 
 NUMBERS = [f"{number}" for number in range(40)]
 
 
 def start_many(site, count, *words):
     return [site.start("sync", *words) for _ in range(count)]
-
-
-def ledger(site, *columns):
-    """The sums of some columns over all runs."""
-    return tuple(sum(row[column] for row in site.rows(sync_runs)) for column in columns)
 
 
 @pytest.mark.fault(11)
@@ -37,7 +32,7 @@ def test_six_processes_ask_for_each_of_ten_thousand_requests_once(site):
     assert site.states() == {"done": 10_000}
     assert site.simulator.total_calls == 10_000
     assert site.asked_twice() == set()
-    assert ledger(site, "claimed", "api_calls", "done", "lost_leases") == (10_000, 10_000, 10_000, 0)
+    assert site.ledger("claimed", "api_calls", "done", "lost_leases") == (10_000, 10_000, 10_000, 0)
     site.report("each asked for once")
 
 
@@ -51,7 +46,7 @@ def test_ten_runs_started_at_once_share_the_work(site):
     assert site.states() == {"done": 300}
     assert site.asked_twice() == set()
     assert site.outcomes() == ["ok"] * 10
-    assert ledger(site, "claimed", "done", "lost_leases") == (300, 300, 0)
+    assert site.ledger("claimed", "done", "lost_leases") == (300, 300, 0)
     site.report("each asked for once, every run ok")
 
 
@@ -141,7 +136,7 @@ def test_a_worker_that_froze_in_its_transaction_keeps_nobody_from_the_rest(site,
     assert first.code == 0
     assert 0 < left <= 3
     assert site.states() == {"done": 40}
-    assert ledger(site, "done") == (40,)
+    assert site.ledger("done") == (40,)
     site.report(f"all but the {left} in its hands are done at once")
 
 
