@@ -13,14 +13,7 @@ from etl.db.tables import call_legs, cdr_requests
 MAX_ATTEMPTS = 8
 # Scenarios that fail for ever, and the word with which they die; and those that take several asks.
 BAD = {"malformed_money": "malformed", "rejected": "rejected", "error_500": "server_error"}
-SLOW = {
-    "late": 3,
-    "not_ready": 3,
-    "count_mismatch": 2,
-    "flaky_500": 2,
-    "flaky_reset": 2,
-    "flaky_truncated": 2,
-}
+SLOW = {"late": 3, "count_mismatch": 2, "flaky_500": 2, "flaky_reset": 2, "flaky_truncated": 2}
 # One after the other, by number; an empty word stands for an ID such as the vendor's.
 SCENARIOS = ("",) * 36 + (*BAD, *SLOW, "twins", "several_b", "text_numbers", "chunked", "missed")
 # What a request can die of besides, if it has bad luck with its last attempts.

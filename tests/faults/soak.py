@@ -143,8 +143,10 @@ def soak(site, server, *, seconds, seed, workers, start):
     hands = Hands(site, crons, server)
     for thread in (enqueuer, *crons):
         thread.start()
+    wait_until(lambda: site.states().get("done"))
     injuries = draw_injuries(seed, seconds=seconds, slots=workers, lease=LEASE, has_server=server is not None)
     hands.carry_out(injuries, until=seconds)
+    site.simulator.latency = 0.0
     storm_is_over.set()
     enqueuer.join(PATIENCE)
     with contextlib.suppress(AssertionError):  # what still waits is found by the audit
