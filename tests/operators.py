@@ -86,10 +86,12 @@ class Operator:
                 gc.collect()
         return result
 
-    def start(self, *arguments: object, **environment: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: object, program: Sequence[str] = (CONSOLE_SCRIPT,), **environment: str
+    ) -> subprocess.Popen[bytes]:
         """Start a process; its output is piped, so that it is off a terminal."""
         process = subprocess.Popen(
-            [CONSOLE_SCRIPT, *(str(argument) for argument in arguments)],
+            [*program, *(str(argument) for argument in arguments)],
             env=self.whole_environment(**environment),
             cwd=self.home,
             stdin=subprocess.DEVNULL,
@@ -152,6 +154,11 @@ def finish(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> Fini
         process.communicate()
         raise
     return Finished(process.returncode, stdout.decode(), stderr.decode())
+
+
+def is_frozen(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process was stopped by SIGSTOP, and waits for SIGCONT."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def true_legs(simulator: Simulator, request_ids: Sequence[str]) -> list[tuple]:

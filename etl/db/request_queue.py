@@ -54,19 +54,30 @@ _CLAIM_MYSQL = (  # no RETURNING there: lock, change, and read back by the token
 )
 
 # A lease that ran out means that its worker died or froze. The attempt was counted at the claim, so that
-# a request that kills every worker ends as dead. A zombie that settles at the same instant is waited for,
-# and then its row no longer matches.
-_REAP = """
-UPDATE cdr_requests SET
+# a request that kills every worker ends as dead. A row that somebody holds at this instant, such as a zombie
+# that settles it, is passed over: whoever froze in a transaction must not hold up everybody's claims. On
+# MySQL even a claim that is not committed yet would, which stands among the running ones in the index.
+_EXPIRED = "state = 'running' AND lease_until < {now} AND attempts {used_up} :max_attempts"
+_TAKEN_BACK = """
     state = '{state}', finished_at = {finished_at}, lease_token = NULL, lease_until = NULL,
     reclaims = reclaims + 1, updated_at = {now}, last_error_kind = 'lease_expired',
-    last_error = 'The worker died or froze while it held this request'
-WHERE state = 'running' AND lease_until < {now} AND attempts {used_up} :max_attempts"""
+    last_error = 'The worker died or froze while it held this request'"""
+_REAP = {
+    "sqlite": f"UPDATE cdr_requests SET {_TAKEN_BACK} WHERE {_EXPIRED}",
+    "postgresql": f"""
+WITH expired AS MATERIALIZED (SELECT id FROM cdr_requests WHERE {_EXPIRED} FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE cdr_requests SET {_TAKEN_BACK} FROM expired WHERE cdr_requests.id = expired.id""",
+}
+_REAP_MYSQL = (
+    f"SELECT id FROM cdr_requests WHERE {_EXPIRED} FOR UPDATE SKIP LOCKED",
+    f"UPDATE cdr_requests SET {_TAKEN_BACK} WHERE id IN :ids",
+)
 
-# The fence. The rows stay locked until the commit, so that what is ours here is ours to the end.
+# The fence. The rows stay locked until the commit, so that what is ours here is ours to the end. On MySQL
+# the join must begin with our own rows: what it comes by on its way it locks, and so waits for.
 _HOLD = """
 SELECT cdr_requests.id, lease_token, done_token, {now} AS now
-FROM cdr_requests JOIN {rows} ON cdr_requests.id = v.id ORDER BY cdr_requests.id{lock}"""
+FROM {rows} {join} cdr_requests ON cdr_requests.id = v.id ORDER BY cdr_requests.id{lock}"""
 
 _SETTLED = {
     "id": "int",
@@ -212,18 +223,31 @@ def reap_expired(connection: Connection, *, max_attempts: int) -> int:
     Returns:
         How many became dead, since their attempts are used up; the others are due again.
     """
-    dead, pending = _reap_statements(connection.dialect.name)
-    values = {"max_attempts": max_attempts}
-    connection.execute(pending, values)
-    return connection.execute(dead, values).rowcount
+    values: dict[str, object] = {"max_attempts": max_attempts}
+    due_again, dead = _reap_statements(connection.dialect.name)
+    _reap(connection, due_again, values)
+    return _reap(connection, dead, values)
+
+
+def _reap(connection: Connection, statements: Sequence[TextClause], values: dict[str, object]) -> int:
+    *look, take_back = statements
+    if look:
+        ids = connection.scalars(look[0], values).all()
+        if not ids:
+            return 0
+        values = {"ids": ids}
+    return connection.execute(take_back, values).rowcount
 
 
 @cache
-def _reap_statements(dialect: str) -> tuple[TextClause, TextClause]:
+def _reap_statements(dialect: str) -> tuple[tuple[TextClause, ...], ...]:
+    """The statements that make expired claims due again, and those that end the others as dead."""
     now = now_sql(dialect)
-    return (
-        text(_REAP.format(now=now, state="dead", finished_at=now, used_up=">=")),
-        text(_REAP.format(now=now, state="pending", finished_at="NULL", used_up="<")),
+    sources = (_REAP[dialect],) if dialect in _REAP else _REAP_MYSQL
+    due_again = {"now": now, "state": "pending", "finished_at": "NULL", "used_up": "<"}
+    dead = {"now": now, "state": "dead", "finished_at": now, "used_up": ">="}
+    return tuple(
+        tuple(_statement(source.format(**words)) for source in sources) for words in (due_again, dead)
     )
 
 
@@ -255,7 +279,9 @@ def hold_claims(connection: Connection, claims: Sequence[ClaimedRequest]) -> Hel
 def _hold_statement(dialect: str) -> RowsStatement:
     # On SQLite the transaction is the only writing one anyway.
     lock = {"sqlite": "", "postgresql": " FOR UPDATE OF cdr_requests"}.get(dialect, " FOR UPDATE")
-    return RowsStatement(dialect, _HOLD.format(now=now_sql(dialect), lock=lock, rows="{rows}"), {"id": "int"})
+    join = "STRAIGHT_JOIN" if dialect in ("mysql", "mariadb") else "JOIN"
+    hold = _HOLD.format(now=now_sql(dialect), join=join, lock=lock, rows="{rows}")
+    return RowsStatement(dialect, hold, {"id": "int"})
 
 
 def settle_claims(connection: Connection, settlements: Sequence[Settlement]) -> None:
@@ -276,7 +302,7 @@ def _settle_statement(dialect: str) -> RowsStatement:
     table = "cdr_requests." if is_mysql else ""  # there it must be said whose column it is
     fill = {"now": now_sql(dialect), "later": later_sql(dialect, "v.delay")}
     changes = ", ".join(f"{table}{name} = {value.format(**fill)}" for name, value in _SETTLE_SET.items())
-    update = f"UPDATE cdr_requests JOIN {{rows}} ON {_OURS} SET {changes}"
+    update = f"UPDATE {{rows}} STRAIGHT_JOIN cdr_requests ON {_OURS} SET {changes}"
     if not is_mysql:
         update = f"UPDATE cdr_requests SET {changes} FROM {{rows}} WHERE {_OURS}"
     return RowsStatement(dialect, update, _SETTLED)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from operators import CONSOLE_SCRIPT, finish, true_legs, wait_until
+from operators import CONSOLE_SCRIPT, finish, wait_until
 
 from etl import __version__
 from etl.simulator import make_request_id
@@ -27,10 +27,6 @@ def enqueue(operator, count):
 
 def asked_twice(simulator):
     return {request_id for request_id, count in simulator.calls.items() if count > 1}
-
-
-def running(operator):
-    return {name for (name,) in operator.rows("SELECT request_id FROM cdr_requests WHERE state = 'running'")}
 
 
 def imported_by(process):
@@ -144,67 +140,7 @@ def test_the_demo_stopped_early_says_130_and_leaves_no_traceback(new_operator):
     assert "Traceback" not in finished.stderr
 
 
-# Killed, and stopped
-
-
-def test_a_run_that_is_killed_loses_nothing_and_doubles_nothing(operator, simulator):
-    simulator.latency = 0.01
-    request_ids = enqueue(operator, 2_000)
-    process = operator.start("sync")
-    wait_until(lambda: simulator.total_calls >= 700)
-    process.kill()
-    killed = finish(process)
-    in_hand = running(operator)
-    asked_before = simulator.total_calls
-    again = operator.run("sync")
-
-    assert killed.code == -signal.SIGKILL
-    assert 0 < asked_before < 2_000
-    assert 0 < len(in_hand) < 100
-    assert (again.code, again.all) == (0, "")
-    assert operator.states() == {"done": 2_000}
-    assert operator.stored_legs() == true_legs(simulator, request_ids)
-    assert asked_twice(simulator) <= in_hand
-    assert simulator.total_calls <= 2_000 + len(in_hand)
-    assert operator.rows("SELECT outcome FROM sync_runs ORDER BY id") == [("abandoned",), ("ok",)]
-
-
-def test_a_request_that_kills_its_worker_every_time_ends_as_dead(operator, simulator):
-    simulator.outage = "stall_headers"
-    operator.type("enqueue", "answered-1")
-    for kills in range(1, 4):
-        process = operator.start("sync", CDR_SYNC_MAX_ATTEMPTS="3")
-        wait_until(lambda kills=kills: simulator.total_calls >= kills)
-        process.kill()
-        finish(process)
-    last = operator.type("sync", CDR_SYNC_MAX_ATTEMPTS="3")
-
-    assert last.exit_code == 65
-    assert operator.rows("SELECT state, attempts, reclaims, last_error_kind FROM cdr_requests") == [
-        ("dead", 3, 3, "lease_expired")
-    ]
-    assert simulator.total_calls == 3
-
-
 # At once
-
-
-@pytest.mark.parametrize("how_many", [2, 4])
-def test_runs_at_once_ask_for_each_request_once(operator, simulator, how_many):
-    simulator.latency = 0.005
-    request_ids = enqueue(operator, 1_000)
-    processes = [operator.start("sync") for _ in range(how_many)]
-    finished = [finish(process) for process in processes]
-
-    assert [(one.code, one.all) for one in finished] == [(0, "")] * how_many
-    assert simulator.total_calls == 1_000
-    assert asked_twice(simulator) == set()
-    assert operator.states() == {"done": 1_000}
-    assert operator.stored_legs() == true_legs(simulator, request_ids)
-    assert operator.rows("SELECT SUM(claimed), SUM(done), SUM(lost_leases) FROM sync_runs") == [
-        (1_000, 1_000, 0)
-    ]
-    assert operator.rows("SELECT COUNT(*) FROM sync_runs WHERE outcome = 'ok'") == [(how_many,)]
 
 
 def test_the_first_commands_of_all_may_come_at_once(new_operator):

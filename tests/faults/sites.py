@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 from operators import Finished, Operator, finish
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from systems import System, a_moment
 
 from etl.db.connection import read_url, reading
 from etl.db.tables import api_accounts, call_legs, cdr_requests, sync_runs
+from etl.db.types import db_now
 from etl.simulator import make_request_id
 
 BLOCKED = {
@@ -21,6 +21,7 @@ BLOCKED = {
     "mariadb": "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
 }
 SABOTEUR = str(Path(__file__).with_name("saboteur.py"))
+UNGUARDED = str(Path(__file__).with_name("unguarded.py"))
 
 
 def told_once(ended):
@@ -57,23 +58,18 @@ class Site(System):
 
     def start_sabotaged(self, place, signal_name, *words, **environment):
         """Start `cdr-sync …` in a process that hurts itself; see `saboteur`."""
-        return self._start_python((SABOTEUR, place, signal_name), words, environment)
+        return self.operator.start(
+            place, signal_name, *words, program=(sys.executable, SABOTEUR), **environment
+        )
 
     def start_changed(self, change, *words, **environment):
         """Start `cdr-sync …` in a process where a line of Python has changed the product first."""
-        return self._start_python(("-c", f"{change}\nfrom etl.cli import main; main()"), words, environment)
+        program = (sys.executable, "-c", f"{change}\nfrom etl.cli import main; main()")
+        return self.operator.start(*words, program=program, **environment)
 
-    def _start_python(self, program, words, environment):
-        process = subprocess.Popen(
-            [sys.executable, *program, *map(str, words)],
-            env=self.operator.whole_environment(**environment),
-            cwd=self.operator.home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self.operator.processes.append(process)
-        return process
+    def start_unfenced(self, *words, **environment):
+        """Start `cdr-sync …` without its fence; see `unguarded`."""
+        return self.operator.start(*words, program=(sys.executable, UNGUARDED), **environment)
 
     def run(self, *words, **environment):
         """Run `cdr-sync …` to its end in a process of its own."""
@@ -105,6 +101,18 @@ class Site(System):
         """The numbers of the server's connections that wait for a lock."""
         a_moment(0.15)  # MariaDB looks anew only for those who do not ask all the time
         return [number for (number,) in self.sql(BLOCKED[self.database_kind])]
+
+    def leased(self):
+        """How many claims have not run out yet."""
+        column = cdr_requests.c
+        with reading(self.engine) as connection:
+            statement = select(func.count()).where(column.state == "running", column.lease_until >= db_now())
+            return connection.scalar(statement)
+
+    def ledger(self, *names):
+        """The sums of some columns over all runs."""
+        rows = self.rows(sync_runs)
+        return tuple(sum(row[name] for row in rows) for name in names)
 
     def outcomes(self):
         """How each run of the ledger ended, the oldest first."""

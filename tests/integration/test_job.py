@@ -715,30 +715,6 @@ def test_a_request_that_killed_its_worker_every_time_is_dead_and_never_asked_for
 # --- Several at once ---------------------------------------------------------------------------------
 
 
-def test_runs_that_overlap_ask_for_each_request_once(system, database_url, guard, unexplained):
-    ids = [make_request_id(number) for number in range(400)]
-    system.enqueue(*ids)
-    engines = [open_engine(database_url) for _ in range(3)]
-    summaries = []
-    threads = [
-        threading.Thread(
-            target=lambda engine=engine: summaries.append(type(system)(engine, system.simulator).sync())
-        )
-        for engine in engines
-    ]
-    for thread in threads:
-        thread.start()
-    guard(lambda: [thread.join() for thread in threads])
-    for engine in engines:
-        engine.dispose()
-
-    assert [summary.exit_code for summary in summaries] == [0, 0, 0]
-    assert sum(summary.counts["done"] for summary in summaries) == 400
-    assert [unexplained(row) for row in system.rows(sync_runs)] == [0, 0, 0]
-    assert set(system.simulator.calls.values()) == {1}
-    assert stored_legs(system) == true_legs(system.simulator, ids)
-
-
 def test_a_claim_that_ran_out_while_others_finished_it_is_counted_as_lost(system, database_url, unexplained):
     """Another machine takes the request over while this run's answer is on its way."""
     system.enqueue("answered-1")

@@ -5,98 +5,46 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import String, event, select, text, type_coerce
+from claims import (
+    EVERY_WAY,
+    LEASE,
+    MINUTE,
+    Queue,
+    answered_without_legs,
+    claim_in,
+    expire,
+    failed,
+    names,
+    released,
+    settle_in,
+)
+from sqlalchemy import String, event, select, type_coerce
 
-from etl.cdr.outcomes import WaitingRules
 from etl.db.accounts import ensure_account
 from etl.db.connection import open_engine, reading
-from etl.db.request_queue import (
-    Settlement,
-    claim_requests,
-    enqueue_requests,
-    hold_claims,
-    reap_expired,
-    settle_claims,
-)
+from etl.db.request_queue import enqueue_requests, reap_expired
 from etl.db.states import BACKFILL, LIVE
-from etl.db.tables import api_accounts, call_legs, cdr_requests, cdr_responses, metadata
+from etl.db.tables import api_accounts, cdr_requests, cdr_responses, metadata
 from etl.db.types import Instant
-from etl.errors import ServerError
-from etl.sync.asking import Asked
-from etl.sync.settling import Verdict, settle
-
-LEASE = timedelta(minutes=5)
-MINUTE = timedelta(minutes=1)
-RULES = WaitingRules(
-    max_attempts=8,
-    retry_delay=timedelta(seconds=30),
-    settle=timedelta(0),
-    empty_for=timedelta(hours=72),
-    empty_delay=timedelta(minutes=1),
-)
-
-
-def claim_in(connection, *, most=100, account="default", batch=None, worker="somebody", run_id=1):
-    return claim_requests(
-        connection, account, most=most, lease=LEASE, worker=worker, run_id=run_id, batch=batch
-    )
 
 
 @pytest.fixture
 def claim(engine):
     """Claims in a transaction of its own."""
-
-    def claim_now(**wanted):
-        with engine.begin() as connection:
-            return claim_in(connection, **wanted)
-
-    return claim_now
+    return Queue(engine).claim
 
 
 @pytest.fixture
 def reap(engine):
-    def reap_now(max_attempts=8):
-        with engine.begin() as connection:
-            return reap_expired(connection, max_attempts=max_attempts)
-
-    return reap_now
-
-
-def settle_in(connection, *verdicts):
-    return settle(connection, verdicts, run_id=1, rules=RULES, chance=lambda: 1.0)
+    return Queue(engine).reap
 
 
 @pytest.fixture
 def settled(engine):
-    def settle_now(*verdicts):
-        with engine.begin() as connection:
-            return settle_in(connection, *verdicts)
-
-    return settle_now
-
-
-def names(claims):
-    return [request.request_id for request in claims]
-
-
-def failed(request):
-    return Verdict(Asked(request, calls=1, status=500, error=ServerError("it is down", http_status=500)))
-
-
-def answered_without_legs(request):
-    return Verdict(Asked(request, calls=1, status=200, body=b'{"code": 200, "cdr": []}', count=0))
-
-
-def released(request):
-    return Verdict(Asked(request), is_released=True)
-
-
-EVERY_WAY = [failed, answered_without_legs, released]
+    return Queue(engine).settle
 
 
 # --- Who is claimed, and when ------------------------------------------------------------------------
@@ -203,81 +151,6 @@ def test_every_claim_has_a_token_of_its_own(database, claim, settled):
     assert first.token != second.token
 
 
-# --- Two at once -------------------------------------------------------------------------------------
-
-
-def test_many_connections_never_claim_the_same_request(database, database_url, guard):
-    database.enqueue(*(f"{number}" for number in range(2_000)))
-    all_ready = threading.Barrier(4)
-
-    def work(_):
-        engine = open_engine(database_url)
-        claimed = []
-        all_ready.wait(10)
-        while True:
-            with engine.begin() as connection:
-                some = claim_in(connection, most=11)
-            if not some:
-                engine.dispose()
-                return names(claimed)
-            claimed += some
-
-    with ThreadPoolExecutor(4) as threads:
-        shares = guard(lambda: list(threads.map(work, range(4))))
-    everything = [name for share in shares for name in share]
-
-    assert len(everything) == 2_000
-    assert len(set(everything)) == 2_000
-    assert all(row["attempts"] == 1 for row in database.rows(cdr_requests))
-
-
-def claim_by_two_transactions(engine):
-    """What a claim must not be: a look, and then, in a transaction of its own, an update by ID."""
-    with reading(engine) as connection:
-        found = connection.execute(
-            text("SELECT id, request_id FROM cdr_requests WHERE state = 'pending' ORDER BY id LIMIT 2")
-        ).all()
-    yield
-    with engine.begin() as connection:
-        connection.execute(
-            text("UPDATE cdr_requests SET attempts = attempts + 1 WHERE id IN (:first, :second)"),
-            {"first": found[0].id, "second": found[1].id},
-        )
-    yield [row.request_id for row in found]
-
-
-def test_a_claim_that_is_not_committed_yet_is_no_longer_to_be_had(database, database_url, guard):
-    database.enqueue("one", "two", "three")
-    other_engine = open_engine(database_url)
-    theirs = []
-
-    def claim_too():
-        with other_engine.begin() as connection:
-            theirs.extend(names(claim_in(connection, most=2)))
-
-    with database.engine.begin() as connection:
-        ours = names(claim_in(connection, most=2))
-        other = threading.Thread(target=claim_too)
-        other.start()
-        other.join(0.2)  # SQLite makes it wait for our commit, others pass over what we hold
-    guard(other.join)
-    other_engine.dispose()
-
-    assert sorted(ours) == ["one", "two"]
-    assert theirs == ["three"]
-
-
-def test_negative_control_a_look_and_then_an_update_claim_the_same_request_twice(database):
-    database.enqueue("one", "two", "three")
-    first, second = claim_by_two_transactions(database.engine), claim_by_two_transactions(database.engine)
-    next(first)
-    next(second)
-    ours, theirs = next(first), next(second)
-
-    assert ours == theirs
-    assert database.request("one")["attempts"] == 2
-
-
 # --- Enqueueing --------------------------------------------------------------------------------------
 
 
@@ -354,10 +227,6 @@ def test_accounts_that_two_runs_meet_for_the_first_time_at_once_are_there_once(d
 # --- Leases that ran out -----------------------------------------------------------------------------
 
 
-def expire(database, *request_ids):
-    database.change(*request_ids, lease_until=database.now() - MINUTE)
-
-
 def test_a_request_whose_lease_ran_out_is_due_again_and_the_reclaim_is_counted(database, claim, reap):
     database.enqueue("one")
     claim()
@@ -410,177 +279,6 @@ def test_taking_back_touches_nothing_that_is_not_running(database, reap, state):
     reap(max_attempts=1)
 
     assert database.request("one") == before
-
-
-# --- The fence ---------------------------------------------------------------------------------------
-
-
-def taken_over(database, claim, reap):
-    """A request whose first claim ran out and which somebody else has claimed since."""
-    database.enqueue("one")
-    (zombie,) = claim(worker="the frozen one")
-    expire(database, "one")
-    reap()
-    (new_owner,) = claim(worker="the new one")
-    return zombie, new_owner
-
-
-@pytest.mark.parametrize("way", EVERY_WAY)
-def test_a_zombie_changes_nothing_of_a_request_that_somebody_else_has_now(
-    database, claim, reap, settled, way
-):
-    zombie, new_owner = taken_over(database, claim, reap)
-    before = database.request("one")
-
-    counts = settled(way(zombie))
-    after = database.request("one")
-    counts_of_the_owner = settled(failed(new_owner))
-
-    assert counts == {"lost_leases": 1}
-    assert after == before
-    assert database.rows(call_legs) == []
-    assert database.rows(cdr_responses) == []
-    assert counts_of_the_owner == {"retried": 1}
-
-
-@pytest.mark.parametrize("way", EVERY_WAY)
-def test_a_zombie_changes_nothing_of_a_request_that_somebody_else_has_settled(
-    database, claim, reap, settled, way
-):
-    zombie, new_owner = taken_over(database, claim, reap)
-    settled(answered_without_legs(new_owner))
-    before = database.request("one"), database.rows(cdr_responses)
-
-    counts = settled(way(zombie))
-
-    assert counts == {"lost_leases": 1}
-    assert (database.request("one"), database.rows(cdr_responses)) == before
-
-
-@pytest.mark.parametrize("way", EVERY_WAY)
-def test_a_zombie_changes_nothing_of_a_request_that_was_taken_back(database, claim, reap, settled, way):
-    database.enqueue("one")
-    (zombie,) = claim()
-    expire(database, "one")
-    reap()
-    before = database.request("one")
-
-    counts = settled(way(zombie))
-
-    assert counts == {"lost_leases": 1}
-    assert database.request("one") == before
-
-
-def test_a_zombie_whose_lease_ran_out_but_whom_nobody_missed_settles_as_ever(database, claim, settled):
-    database.enqueue("one")
-    (request,) = claim()
-    expire(database, "one")
-
-    assert settled(failed(request)) == {"retried": 1}
-
-
-def test_a_zombie_in_a_batch_takes_nothing_from_its_neighbours(database, claim, reap, settled):
-    zombie, _ = taken_over(database, claim, reap)
-    database.enqueue("two", "three")
-    two, three = claim()
-
-    counts = settled(failed(two), answered_without_legs(zombie), answered_without_legs(three))
-
-    assert counts == {"retried": 1, "lost_leases": 1, "put_off": 1}
-    assert database.request("two")["last_error_kind"] == "server_error"
-    assert database.request("three")["fetches"] == 1
-    assert database.request("one")["state"] == "running"
-
-
-@pytest.mark.parametrize("first", ["the zombie's answer", "the new owner's answer"])
-def test_of_two_answers_in_one_batch_only_that_of_the_present_claim_counts(
-    database, claim, reap, settled, first
-):
-    """A run that was frozen past its leases takes its own requests back, and then has both answers."""
-    zombie, new_owner = taken_over(database, claim, reap)
-    verdicts = [failed(zombie), answered_without_legs(new_owner)]
-
-    counts = settled(*(verdicts if first == "the zombie's answer" else verdicts[::-1]))
-    row = database.request("one")
-
-    assert counts == {"lost_leases": 1, "put_off": 1}
-    assert (row["fetches"], row["done_token"]) == (1, new_owner.token)
-
-
-def test_negative_control_without_the_token_the_zombie_would_have_written(database, claim, reap):
-    zombie, _ = taken_over(database, claim, reap)
-    unfenced = text("UPDATE cdr_requests SET leg_count = 2 WHERE id = :id AND state = 'running'")
-    fenced = text(f"{unfenced} AND lease_token = :token")
-
-    with database.engine.begin() as connection:
-        hit = connection.execute(unfenced, {"id": zombie.id}).rowcount
-        hit_through_the_fence = connection.execute(fenced, {"id": zombie.id, "token": zombie.token}).rowcount
-        held = hold_claims(connection, [zombie])
-
-    assert hit == 1
-    assert hit_through_the_fence == 0
-    assert (held.ours, held.settled_before) == (set(), set())
-
-
-def test_even_without_a_look_before_it_the_settling_statement_is_fenced(database, claim, reap):
-    zombie, _ = taken_over(database, claim, reap)
-    before = database.request("one")
-
-    with database.engine.begin() as connection:
-        settle_claims(connection, [Settlement(zombie.id, zombie.token, "done")])
-
-    assert database.request("one") == before
-
-
-def test_what_the_zombie_settles_before_the_reaper_comes_stays_settled(database, database_url, claim, guard):
-    """Both at one instant: the zombie is in its transaction when the reaper sets out."""
-    database.enqueue("one")
-    (zombie,) = claim()
-    expire(database, "one")
-    other_engine = open_engine(database_url)
-
-    def reap_too():
-        with other_engine.begin() as connection:
-            reap_expired(connection, max_attempts=8)
-
-    with database.engine.begin() as connection:
-        counts = settle_in(connection, answered_without_legs(zombie))
-        reaper = threading.Thread(target=reap_too)
-        reaper.start()
-        reaper.join(0.1)
-    guard(reaper.join)
-    other_engine.dispose()
-    row = database.request("one")
-
-    assert counts == {"put_off": 1}
-    assert (row["reclaims"], row["fetches"], row["attempts"]) == (0, 1, 0)
-    assert row["done_token"] == zombie.token
-
-
-def test_what_the_reaper_takes_before_the_zombie_comes_stays_taken(database, database_url, claim, guard):
-    """Both at one instant: the reaper is in its transaction when the zombie sets out to settle."""
-    database.enqueue("one")
-    (zombie,) = claim()
-    expire(database, "one")
-    other_engine = open_engine(database_url)
-    counts = Counter()
-
-    def settle_too():
-        with other_engine.begin() as connection:
-            counts.update(settle_in(connection, answered_without_legs(zombie)))
-
-    with database.engine.begin() as connection:
-        reap_expired(connection, max_attempts=8)
-        late = threading.Thread(target=settle_too)
-        late.start()
-        late.join(0.1)
-    guard(late.join)
-    other_engine.dispose()
-    row = database.request("one")
-
-    assert counts == {"lost_leases": 1}
-    assert (row["reclaims"], row["fetches"]) == (1, 0)
-    assert row["last_error_kind"] == "lease_expired"
 
 
 # --- "Was that me?" ----------------------------------------------------------------------------------
