@@ -205,7 +205,7 @@ def test_a_frozen_writer_of_the_file_ends_other_runs_in_one_line_and_goes_on_onc
     site.fill(40)
     frozen = site.start_sabotaged("before-settle-commit", "STOP", "sync")
     wait_until(lambda: Path(f"/proc/{frozen.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
-    ended = site.run("sync", CDR_SYNC_DATABASE_URL=site.url_with(timeout="0.5"))
+    ended = site.run("sync", CDR_SYNC_DATABASE_URL=site.url_with(timeout="0.1"))
     looked = site.run("status")
     os.kill(frozen.pid, signal.SIGCONT)
     thawed = finish(frozen)
