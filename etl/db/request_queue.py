@@ -30,7 +30,7 @@ _CLAIMED = "id, account, request_id, lease_token, attempts, fetches, enqueued_at
 _DUE = """
     SELECT id FROM cdr_requests
     WHERE state = 'pending' AND account = :account AND lane = :lane AND run_after <= {now}{batch}
-    ORDER BY {order} LIMIT :most"""
+    ORDER BY {order} LIMIT :most OFFSET :skip"""
 _OLDEST_FIRST, _NEWEST_FIRST = "run_after, id", "run_after DESC, id DESC"
 _HAS_DUE = f"SELECT EXISTS ({_DUE})"
 _BECOMES_RUNNING = """
@@ -140,26 +140,31 @@ def claim_requests(
     worker: str,
     run_id: int,
     batch: str | None = None,
-    newest_first: bool = False,
+    skip_newest: int | None = None,
 ) -> list[ClaimedRequest]:
     """Claim up to `most` due requests of an account, live ones first; commit before asking for any.
 
-    Within a lane, what has waited longest comes first. Of a claim that is to find out whether the API works,
-    the newest: the API is the likeliest to know it still.
+    Within a lane, what has waited longest comes first. With `skip_newest`, it is what has waited shortest,
+    after so many that have waited even shorter; where there are not that many, the newest.
     """
     claimed: list[ClaimedRequest] = []
-    for lane in (LIVE, BACKFILL):
-        if len(claimed) < most:
-            values = {
-                "account": account,
-                "lane": lane,
-                "most": most - len(claimed),
-                "token": uuid4().hex,
-                "lease": lease.total_seconds(),
-                "worker": worker,
-                "run_id": run_id,
-            }
-            claimed += _claim(connection, values, batch, _NEWEST_FIRST if newest_first else _OLDEST_FIRST)
+    places = [(_OLDEST_FIRST, 0)]
+    if skip_newest is not None:
+        places = [(_NEWEST_FIRST, skip) for skip in dict.fromkeys((skip_newest, 0))]
+    for order, skip in places:
+        for lane in (LIVE, BACKFILL):
+            if len(claimed) < most:
+                values = {
+                    "account": account,
+                    "lane": lane,
+                    "most": most - len(claimed),
+                    "skip": skip,
+                    "token": uuid4().hex,
+                    "lease": lease.total_seconds(),
+                    "worker": worker,
+                    "run_id": run_id,
+                }
+                claimed += _claim(connection, values, batch, order)
     return claimed
 
 
@@ -201,7 +206,7 @@ def has_due(connection: Connection, account: str, *, batch: str | None = None) -
     """Whether anything of an account is due, in whatever lane."""
     fill = _due_fill(connection.dialect.name, _OLDEST_FIRST, with_batch=batch is not None)
     statement = text(_HAS_DUE.format(**fill))
-    values = {"account": account, "most": 1, "batch": batch} if batch else {"account": account, "most": 1}
+    values = {"account": account, "most": 1, "skip": 0, **({"batch": batch} if batch else {})}
     return any(connection.scalar(statement, {**values, "lane": lane}) for lane in (LIVE, BACKFILL))
 
 

@@ -33,7 +33,11 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Let SIGINT and SIGTERM ask for a stop while this lasts."""
+    """Let SIGINT and SIGTERM ask for a stop while this lasts.
+
+    After a stop that was asked for, they are not heard any more: there is nothing in hand, and the process is
+    about to end. Python's own answer would be a traceback out of its shutting down.
+    """
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -44,7 +48,7 @@ def stop_on_signals() -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if stop.signal is None else signal.SIG_IGN)
 
 
 @contextmanager

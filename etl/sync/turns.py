@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0  # how often a turn looks for leases that ran out, and for what other machines know
 CANARY_SECONDS = 30.0  # how often the latest good request is noted, in a row that all machines share
 _LONGEST_PAUSE = timedelta(days=1)
+_PROBED_PLACES = 12  # the newest request, the second, fourth, and so on to the 2048th
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,13 +246,21 @@ class Turns:
             worker=f"{self._process.host}, process {self._process.pid}, run {self.run_id}",
             run_id=self.run_id,
             batch=self._batch,
-            newest_first=room.is_probe,
+            skip_newest=self._probed() if room.is_probe else None,
         )
         turn.claimed[account] = claimed
         turn.counts["claimed"] += len(claimed)
         if len(claimed) < room.claims:
             turn.exhausted.add(account)
         return len(claimed)
+
+    def _probed(self) -> int:
+        """Which request is to find out whether the API works: another one in each run.
+
+        Of the newest, since the API is the likeliest to know them; and ever further from them, since some
+        may fail whatever the API does, and must not keep the breaker open.
+        """
+        return (1 << self.run_id % _PROBED_PLACES) - 1
 
     def _claim_within_rate(self, connection: Connection, turn: Turn, account: str, room: Room) -> None:
         """Pay for the calls that wait already, and claim no more than may be asked for at once.

@@ -156,7 +156,6 @@ def test_the_oldest_requests_may_fail_for_ever_where_nothing_is_known_yet(site, 
 
 
 @pytest.mark.databases("sqlite")
-@pytest.mark.xfail(strict=True, reason="each next run asks for the newest request again")
 @pytest.mark.parametrize("scenario", ["error_500", "not_found_body"])
 def test_the_newest_request_may_fail_for_ever_too(site, scenario):
     site.enqueue(*numbered(scenario, 12), *numbered("answered", 60), f"{scenario}-newest")
