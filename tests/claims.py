@@ -8,7 +8,7 @@ from datetime import timedelta
 from etl.cdr.answers import read_answer
 from etl.cdr.outcomes import WaitingRules
 from etl.cdr.parsing import parse_legs
-from etl.db.request_queue import claim_requests, reap_expired
+from etl.db.request_queue import Claimant, claim_requests, claim_suspect, reap_expired
 from etl.errors import ServerError
 from etl.sync.asking import Asked
 from etl.sync.settling import Verdict, settle
@@ -36,9 +36,7 @@ LEG = {
 
 
 def claim_in(connection, *, most=100, account="default", batch=None, worker="somebody", run_id=1):
-    return claim_requests(
-        connection, account, most=most, lease=LEASE, worker=worker, run_id=run_id, batch=batch
-    )
+    return claim_requests(connection, account, Claimant(worker, run_id, LEASE, batch), most=most)
 
 
 def settle_in(connection, *verdicts):
@@ -54,6 +52,10 @@ class Queue:
     def claim(self, **wanted):
         with self.engine.begin() as connection:
             return claim_in(connection, **wanted)
+
+    def claim_suspect(self):
+        with self.engine.begin() as connection:
+            return claim_suspect(connection, "default", Claimant("somebody", 1, LEASE))
 
     def reap(self, max_attempts=8):
         with self.engine.begin() as connection:

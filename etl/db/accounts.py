@@ -43,6 +43,12 @@ def read_account(connection: Connection, account: str) -> AccountState:
     return AccountState(row.canary_request_id, bool(row.is_breaker_open), bool(row.is_paused))
 
 
+def is_free(connection: Connection, account: str) -> bool:
+    """Whether nobody else is changing an account's row; then nobody can until this transaction ends."""
+    row = select(api_accounts.c.account).where(api_accounts.c.account == account)
+    return connection.scalar(row.with_for_update(skip_locked=True)) is not None
+
+
 def remember_canary(connection: Connection, account: str, request_id: str) -> None:
     """Keep the latest request that is known to be good."""
     connection.execute(

@@ -29,9 +29,12 @@ _CLAIMED = "id, account, request_id, lease_token, attempts, fetches, enqueued_at
 # index holds only rows of that state, and a planner does not match a parameter with that.
 _DUE = """
     SELECT id FROM cdr_requests
-    WHERE state = 'pending' AND account = :account AND lane = :lane AND run_after <= {now}{batch}
+    WHERE state = 'pending' AND account = :account AND lane = :lane AND run_after <= {now}{also}
     ORDER BY {order} LIMIT :most OFFSET :skip"""
 _OLDEST_FIRST, _NEWEST_FIRST = "run_after, id", "run_after DESC, id DESC"
+# What its worker did not outlive twice may be what kills workers. It is claimed alone, so that it takes no
+# others along.
+_UNSUSPECTED, _SUSPECT = " AND reclaims < 2", " AND reclaims >= 2"
 _HAS_DUE = f"SELECT EXISTS ({_DUE})"
 _BECOMES_RUNNING = """
     state = 'running', attempts = attempts + 1, lease_token = :token, lease_until = {lease_until},
@@ -131,21 +134,29 @@ class Settlement:
     http_status: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who claims, for how long, and from which batch; None for any."""
+
+    worker: str
+    run_id: int
+    lease: timedelta
+    batch: str | None = None
+
+
 def claim_requests(
     connection: Connection,
     account: str,
+    claimant: Claimant,
     *,
     most: int,
-    lease: timedelta,
-    worker: str,
-    run_id: int,
-    batch: str | None = None,
     skip_newest: int | None = None,
 ) -> list[ClaimedRequest]:
     """Claim up to `most` due requests of an account, live ones first; commit before asking for any.
 
     Within a lane, what has waited longest comes first. With `skip_newest`, it is what has waited shortest,
-    after so many that have waited even shorter; where there are not that many, the newest.
+    after so many that have waited even shorter; where there are not that many, the newest. Requests that may
+    be what kills workers are left out.
     """
     claimed: list[ClaimedRequest] = []
     places = [(_OLDEST_FIRST, 0)]
@@ -154,27 +165,36 @@ def claim_requests(
     for order, skip in places:
         for lane in (LIVE, BACKFILL):
             if len(claimed) < most:
-                values = {
-                    "account": account,
-                    "lane": lane,
-                    "most": most - len(claimed),
-                    "skip": skip,
-                    "token": uuid4().hex,
-                    "lease": lease.total_seconds(),
-                    "worker": worker,
-                    "run_id": run_id,
-                }
-                claimed += _claim(connection, values, batch, order)
+                values = {"account": account, "lane": lane, "most": most - len(claimed), "skip": skip}
+                claimed += _claim(connection, claimant, values, order, _UNSUSPECTED)
+    return claimed
+
+
+def claim_suspect(connection: Connection, account: str, claimant: Claimant) -> list[ClaimedRequest]:
+    """Claim one request that may be what kills workers: to be asked for with nothing else in hand."""
+    claimed: list[ClaimedRequest] = []
+    for lane in (LIVE, BACKFILL):
+        if not claimed:
+            values = {"account": account, "lane": lane, "most": 1, "skip": 0}
+            claimed = _claim(connection, claimant, values, _OLDEST_FIRST, _SUSPECT)
     return claimed
 
 
 def _claim(
-    connection: Connection, values: dict[str, object], batch: str | None, order: str
+    connection: Connection, claimant: Claimant, which: dict[str, object], order: str, suspicion: str
 ) -> list[ClaimedRequest]:
+    values = {
+        **which,
+        "token": uuid4().hex,
+        "lease": claimant.lease.total_seconds(),
+        "worker": claimant.worker,
+        "run_id": claimant.run_id,
+    }
+    batch = claimant.batch
     dialect = connection.dialect.name
     if batch is not None:
         values["batch"] = batch
-    statements = _claim_statements(dialect, order, with_batch=batch is not None)
+    statements = _claim_statements(dialect, order, suspicion, with_batch=batch is not None)
     if len(statements) == 1:
         # Fetched to the end, or SQLite would keep the statement, and its lock, open.
         rows = connection.execute(statements[0], values).all()
@@ -191,20 +211,24 @@ def _claim(
 
 @cache
 def _claim_statements(
-    dialect: str, order: str, *, with_batch: bool
+    dialect: str, order: str, suspicion: str, *, with_batch: bool
 ) -> tuple[TextClause | TextualSelect, ...]:
     sources = (_CLAIM[dialect],) if dialect in _CLAIM else _CLAIM_MYSQL
-    fill = {"lease_until": later_sql(dialect, ":lease"), **_due_fill(dialect, order, with_batch=with_batch)}
+    fill = {
+        "lease_until": later_sql(dialect, ":lease"),
+        **_due_fill(dialect, order, suspicion, with_batch=with_batch),
+    }
     return tuple(_claim_statement(source.format(**fill)) for source in sources)
 
 
-def _due_fill(dialect: str, order: str, *, with_batch: bool) -> dict[str, str]:
-    return {"now": now_sql(dialect), "order": order, "batch": " AND batch = :batch" if with_batch else ""}
+def _due_fill(dialect: str, order: str, suspicion: str, *, with_batch: bool) -> dict[str, str]:
+    also = f"{suspicion} AND batch = :batch" if with_batch else suspicion
+    return {"now": now_sql(dialect), "order": order, "also": also}
 
 
 def has_due(connection: Connection, account: str, *, batch: str | None = None) -> bool:
     """Whether anything of an account is due, in whatever lane."""
-    fill = _due_fill(connection.dialect.name, _OLDEST_FIRST, with_batch=batch is not None)
+    fill = _due_fill(connection.dialect.name, _OLDEST_FIRST, "", with_batch=batch is not None)
     statement = text(_HAS_DUE.format(**fill))
     values = {"account": account, "most": 1, "skip": 0, **({"batch": batch} if batch else {})}
     return any(connection.scalar(statement, {**values, "lane": lane}) for lane in (LIVE, BACKFILL))

@@ -205,7 +205,9 @@ class Job:
             claims = int(max(0, min(desk.room(), left)))
             left -= claims
             gate = self._gates.get(name)
-            rooms[name] = Room(claims, gate.unpaid if gate else 0, desk.is_probe)
+            rooms[name] = Room(
+                claims, gate.unpaid if gate else 0, is_probe=desk.is_probe, is_idle=not desk.is_waiting
+            )
             desk.is_exhausted = claims == 0 and not desk.is_waiting
         return rooms
 

@@ -42,6 +42,7 @@ class Room:
     claims: int
     unpaid: int = 0
     is_probe: bool = False  # the claim is to find out whether the API works again
+    is_idle: bool = False  # nothing is in hand
 
 
 @dataclass(slots=True)
@@ -198,7 +199,9 @@ class Turns:
         for name, desk in desks.items():
             news, known = desk.news, self._known(name)
             told = known
-            if news.canary not in (None, known.canary) and tells_canaries:
+            # Whoever froze with the row in hand need not hold up a run for this; it is told the next time.
+            is_news = news.canary not in (None, known.canary) and tells_canaries
+            if is_news and accounts.is_free(connection, name):
                 accounts.remember_canary(connection, name, str(news.canary))
                 told = replace(told, canary=news.canary)
             if news.opens_breaker not in (None, known.opens_breaker):
@@ -238,20 +241,24 @@ class Turns:
             self._claim_some(connection, turn, account, room)
 
     def _claim_some(self, connection: Connection, turn: Turn, account: str, room: Room) -> int:
-        claimed = request_queue.claim_requests(
-            connection,
-            account,
-            most=room.claims,
-            lease=self._settings.lease,
-            worker=f"{self._process.host}, process {self._process.pid}, run {self.run_id}",
-            run_id=self.run_id,
-            batch=self._batch,
-            skip_newest=self._probed() if room.is_probe else None,
+        claimant = request_queue.Claimant(
+            f"{self._process.host}, process {self._process.pid}, run {self.run_id}",
+            self.run_id,
+            self._settings.lease,
+            self._batch,
         )
+        skip = self._probed() if room.is_probe else None
+        claimed = request_queue.claim_requests(
+            connection, account, claimant, most=room.claims, skip_newest=skip
+        )
+        is_short = len(claimed) < room.claims
+        if not claimed and room.is_idle:
+            claimed = request_queue.claim_suspect(connection, account, claimant)
+            is_short = not claimed
+        if is_short:
+            turn.exhausted.add(account)
         turn.claimed[account] = claimed
         turn.counts["claimed"] += len(claimed)
-        if len(claimed) < room.claims:
-            turn.exhausted.add(account)
         return len(claimed)
 
     def _probed(self) -> int:

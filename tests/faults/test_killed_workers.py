@@ -85,16 +85,7 @@ def test_a_worker_that_is_killed_right_after_the_commit_has_stored_all_of_it(sit
 @pytest.mark.fault(18)
 @pytest.mark.parametrize(
     "kills",
-    [
-        "after a while",
-        pytest.param(
-            "at once",
-            marks=pytest.mark.xfail(
-                reason="what is claimed together with it is claimed together again, and dies with it",
-                strict=True,
-            ),
-        ),
-    ],
+    ["after a while", "at once"],
 )
 def test_a_request_that_kills_its_worker_every_time_ends_as_dead_and_its_neighbours_are_done(site, kills):
     killer = "stall_headers-killer"

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import delete, event, text
 
-from etl.db.request_queue import claim_requests, reap_expired
+from etl.db.request_queue import Claimant, claim_requests, reap_expired
 from etl.db.tables import cdr_requests
 
 DONE, DEFERRED = 1_000_000, 100_000
@@ -99,8 +99,7 @@ LOOKED_AT = {"sqlite": steps_of_sqlite, "postgresql": pages_of_postgresql, "mari
 
 
 def claim(connection):
-    lease = timedelta(minutes=5)
-    return len(claim_requests(connection, "default", most=10, lease=lease, worker="", run_id=1))
+    return len(claim_requests(connection, "default", Claimant("", 1, timedelta(minutes=5)), most=10))
 
 
 def reap(connection):

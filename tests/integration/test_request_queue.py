@@ -151,6 +151,18 @@ def test_every_claim_has_a_token_of_its_own(database, claim, settled):
     assert first.token != second.token
 
 
+def test_what_its_worker_did_not_outlive_twice_is_claimed_alone(database, engine):
+    queue = Queue(engine)
+    database.enqueue("one", "two", "three")
+    database.change("one", "two", reclaims=2)
+
+    assert names(queue.claim()) == ["three"]
+    assert names(queue.claim()) == []
+    assert names(queue.claim_suspect()) == ["one"]
+    assert names(queue.claim_suspect()) == ["two"]
+    assert queue.claim_suspect() == []
+
+
 # --- Enqueueing --------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from etl.db.connection import (
     schema_revision,
 )
 from etl.db.indexes import metadata
-from etl.db.request_queue import claim_requests, reap_expired
+from etl.db.request_queue import Claimant, claim_requests, reap_expired
 from etl.db.schema import check, downgrade, migrations_folder, newest_revision, upgrade
 from etl.db.states import STATES
 from etl.db.tables import api_accounts, call_legs, cdr_requests, cdr_responses, sync_runs
@@ -375,15 +375,7 @@ def plan_of(engine, work, verb):
 
 def claim(batch):
     def work(connection):
-        claim_requests(
-            connection,
-            "default",
-            most=100,
-            lease=timedelta(minutes=5),
-            worker="",
-            run_id=1,
-            batch=batch,
-        )
+        claim_requests(connection, "default", Claimant("", 1, timedelta(minutes=5), batch), most=100)
 
     return work
 

@@ -16,7 +16,7 @@ from etl.cdr.outcomes import WaitingRules
 from etl.cdr.parsing import parse_legs
 from etl.cdr.records import Leg
 from etl.db.connection import reading
-from etl.db.request_queue import claim_requests
+from etl.db.request_queue import Claimant, claim_requests
 from etl.db.tables import RUN_COUNTS, call_legs, cdr_requests, cdr_responses, sync_runs
 from etl.errors import (
     CallTimeoutError,
@@ -77,9 +77,7 @@ class Worker:
         self.database.enqueue(*request_ids)
         self.database.change(*request_ids, state="pending", finished_at=None, run_after=self.database.now())
         with self.database.engine.begin() as connection:
-            claimed = claim_requests(
-                connection, "default", most=100, lease=timedelta(minutes=5), worker="", run_id=1
-            )
+            claimed = claim_requests(connection, "default", Claimant("", 1, timedelta(minutes=5)), most=100)
         by_id = {request.request_id: request for request in claimed}
         return [by_id[request_id] for request_id in request_ids]
 
