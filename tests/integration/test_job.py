@@ -298,12 +298,12 @@ def test_an_idle_run_is_in_the_ledger_and_asks_nothing(system):
 def keep_busy(system):
     """Let requests fall due group after group, each faster than two workers can ask for it."""
     system.simulator.latency = 0.05
-    groups = [numbered(f"answered-{turn}", 10) for turn in range(10)]
+    groups = [numbered(f"answered-{turn}", 10) for turn in range(25)]
     system.enqueue(*itertools.chain(*groups))
     begin = system.now()
     for turn, group in enumerate(groups):
         system.change(*group, run_after=begin + turn * timedelta(seconds=0.2))
-    return 100
+    return 250
 
 
 def test_what_falls_due_again_while_a_run_works_is_asked_for_in_the_same_run(system, unexplained):

@@ -254,11 +254,11 @@ def test_a_request_whose_lease_ran_out_is_due_again_and_the_reclaim_is_counted(d
     assert names(claim()) == ["one"]
 
 
-def test_a_request_that_kills_its_worker_every_time_ends_as_dead(database, claim, reap):
+def test_a_request_that_kills_its_worker_every_time_ends_as_dead(database, engine, claim, reap):
     database.enqueue("one")
     dead = []
-    for _ in range(3):
-        claim()
+    for claim_it in (claim, claim, Queue(engine).claim_suspect):
+        claim_it()
         expire(database, "one")
         dead.append(reap(max_attempts=3))
     row = database.request("one")
