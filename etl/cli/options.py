@@ -28,6 +28,7 @@ class Duration(click.ParamType[timedelta]):
 DURATION = Duration()
 account_option = click.option("--account", metavar="NAME", help="Account from the settings.")
 batch_option = click.option("--batch", metavar="LABEL", help="Batch that the requests were labelled with.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 limit_option = click.option(
     "--limit",

@@ -1,4 +1,4 @@
-"""`cdr-sync requests`: looking into single requests."""
+"""`cdr-sync requests`: looking into single requests, and changing what is to become of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 from etl.cli.app import App, pass_app
 from etl.cli.options import account_option, batch_option, json_option, limit_option
 from etl.cli.output import print_json, print_table, row_as_dict, shown
+from etl.cli.replays import cancel, retry
 from etl.db.states import STATES
 from etl.errors import UsageError
 
@@ -39,7 +40,11 @@ _LEG = (
 
 @click.group("requests")
 def command() -> None:
-    """Look into single requests."""
+    """Look into single requests, replay or cancel them."""
+
+
+command.add_command(retry)
+command.add_command(cancel)
 
 
 @command.command("list")
@@ -81,7 +86,7 @@ def list_(
 @pass_app
 def show(app: App, request_id: str, *, account: str | None, as_json: bool) -> None:
     """Tell the story of request ID: its state, its errors, its answers and its legs."""
-    from etl.db.selection import find_requests, legs_of, responses_of  # noqa: PLC0415
+    from etl.db.stories import find_requests, legs_of, responses_of  # noqa: PLC0415
 
     with app.reading() as connection:
         documents = [

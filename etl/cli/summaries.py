@@ -8,6 +8,6 @@ SUMMARIES = {
     "fetch": "Ask the API once for one request, and print its answer.",
     "status": "Tell how the queue stands.",
     "runs": "List the latest runs, or show one.",
-    "requests": "Look into single requests.",
+    "requests": "Look into single requests, replay or cancel them.",
     "simulator": "Run a stand-in of the API on this machine.",
 }
