@@ -15,6 +15,7 @@ from etl.cli.monitoring import monitored
 from etl.cli.options import DURATION, account_option, batch_option, json_option
 from etl.cli.output import counted, print_json, print_table
 from etl.cli.progress import watched
+from etl.db.states import LANES
 from etl.sync.summary import OUTCOMES
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from etl.settings import Account
     from etl.sync.summary import Limits, Summary
-
-LANES = {0: "live", 1: "backfill"}
 
 
 @click.command("sync")

@@ -167,6 +167,51 @@ def test_thousands_of_dead_letters_are_replayed(operator):
     assert operator.states() == {"pending": 2_500}
 
 
+# show
+
+
+def test_the_whole_story_of_a_request_is_one_document(operator):
+    operator.type("enqueue", "count_mismatch-1", "--batch", "june")
+    operator.type("sync")
+    pending = json.loads(operator.type("requests", "show", "count_mismatch-1", "--json").stdout)
+    operator.rows("UPDATE cdr_requests SET run_after = '2020-01-01 00:00:00.000000'")
+    operator.type("sync")
+    done = json.loads(operator.type("requests", "show", "count_mismatch-1", "--json").stdout)
+
+    assert (pending["state"], pending["next_try_at"]) == ("pending", pending["run_after"])
+    assert (done["state"], done["next_try_at"], done["batch"], done["lane"]) == ("done", None, "june", 0)
+    assert (done["fetches"], done["attempts"], done["reclaims"]) == (2, 1, 0)
+    assert [finding["check_name"] for finding in done["findings"]] == ["count_mismatch"]
+    assert [answer["fetched_at"][:2] for answer in done["responses"]] == ["20"]
+    assert len(done["legs"]) == 2
+
+
+def test_a_leg_that_a_later_answer_lacks_is_a_finding(operator):
+    operator.type("enqueue", "shrinking-1")
+    operator.type("sync")
+    operator.rows("UPDATE cdr_requests SET run_after = '2020-01-01 00:00:00.000000'")
+    operator.type("sync")
+    story = json.loads(operator.type("requests", "show", "shrinking-1", "--json").stdout)
+
+    assert [finding["check_name"] for finding in story["findings"]] == ["missing_leg"]
+    assert [answer["revision"] for answer in story["responses"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("state", "comes"),
+    [("pending", "first run after 2999"), ("running", "holds it until"), ("dead", "requests retry")],
+)
+def test_the_story_for_people_says_what_comes_next(one_in_each_state, state, comes):
+    shown = one_in_each_state.type("requests", "show", f"{state}-1").stdout
+    lines = dict(line.split(": ", 1) for line in shown.splitlines() if ": " in line)
+
+    assert lines["State"].startswith(state)
+    assert comes in lines["Next"]
+    assert lines["So far"].startswith("3 valid answers, 8 attempts used")
+    assert lines["Last error"] == "timeout: none"
+    assert lines["Lane"] == "live; batch: none"
+
+
 # cancel
 
 

@@ -152,36 +152,3 @@ def test_negative_control_without_the_state_in_the_statement_a_finished_request_
 
     assert len(changed) == 1
     assert database.states() == {CANCELLED: 1}
-
-
-@pytest.mark.databases("postgresql", "mariadb")
-def test_replays_and_settlements_that_overlap_wait_for_one_another_and_never_crosswise(database):
-    fill(database, 200)
-    failures = []
-
-    def work(what):
-        try:
-            for _ in range(15):
-                what()
-        except exc.DBAPIError as error:
-            failures.append(error)
-
-    def replay():
-        with database.engine.begin() as connection:
-            change_requests(connection, ids_of(database), DEAD_ONES.selection, REPLAY)
-
-    def run():
-        with database.engine.begin() as connection:
-            claims = claim(connection, most=200)
-        with database.engine.begin() as connection:
-            hold_claims(connection, claims)
-            settle_claims(connection, [Settlement(one.id, one.token, state=DEAD) for one in claims])
-
-    threads = [threading.Thread(target=work, args=(what,)) for what in (replay, replay, run, run)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(40)
-
-    assert failures == []
-    assert sum(database.states().values()) == 200
