@@ -71,6 +71,14 @@ class Result:
             states[state] += count
         return dict(sorted(states.items()))
 
+    @property
+    def accounts(self) -> Counter[str]:
+        """How many it changed, by account."""
+        accounts: Counter[str] = Counter()
+        for (account, _), count in self.changed.items():
+            accounts[account] += count
+        return accounts
+
 
 def foresee(engine: Engine, order: Order, listed: Iterable[Sequence[str]] | None = None) -> Result:
     """Find out what an order would change, and change nothing.
