@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import exc
 
-from etl.db.replays import CANCEL, REPLAY, change_requests
-from etl.db.request_queue import Settlement, claim_requests, hold_claims, settle_claims
+from etl.db.replays import CANCEL, REPLAY, change_requests, marking
+from etl.db.request_queue import (
+    Settlement,
+    claim_requests,
+    enqueue_requests,
+    hold_claims,
+    settle_claims,
+)
 from etl.db.selection import Selection
-from etl.db.states import CANCELLED, DEAD, DONE, EMPTY, PENDING, RUNNING
+from etl.db.states import BACKFILL, CANCELLED, DEAD, DONE, EMPTY, LIVE, PENDING, RUNNING
 from etl.db.tables import cdr_requests
 from etl.sync import replaying
 from etl.sync.replaying import Order, carry_out, foresee
@@ -152,3 +159,165 @@ def test_negative_control_without_the_state_in_the_statement_a_finished_request_
 
     assert len(changed) == 1
     assert database.states() == {CANCELLED: 1}
+
+
+# --- Backfills ---------------------------------------------------------------------------------------
+
+
+def backfill(selection=None, label="july", account=None):
+    selection = selection or Selection(states=(PENDING, DONE, EMPTY, DEAD))
+    return Order(replace(selection, unmarked_by=label), marking(label), account, label)
+
+
+def a_bit_of_everything(database):
+    """Requests of every state, every lane, with and without a label."""
+    for state in (DONE, EMPTY, DEAD, CANCELLED):
+        fill(database, 12, state, attempts=3)
+    database.enqueue(*(f"waiting {number}" for number in range(12)), delay=timedelta(days=1))
+    database.enqueue(*(f"labelled {number}" for number in range(6)), batch="july")
+    with database.engine.begin() as connection:
+        claim(connection, most=2)
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_backfill_marks_what_it_foresaw_and_a_second_time_nothing(database):
+    a_bit_of_everything(database)
+    foreseen = foresee(database.engine, backfill())
+    first = carry_out(database.engine, backfill())
+    before = database.rows(cdr_requests)
+    second = carry_out(database.engine, backfill())
+
+    assert foreseen == first
+    assert first.states == {DEAD: 12, DONE: 12, EMPTY: 12, PENDING: 16}
+    assert first.left == {RUNNING: 2}
+    assert (second.total, second.marked) == (0, 52)
+    assert database.rows(cdr_requests) == before
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_backfill_of_listed_ids_foresees_the_same(database):
+    a_bit_of_everything(database)
+    names = [row["request_id"] for row in database.rows(cdr_requests)]
+    listed = [[*names[:30], "unknown 1"], ["unknown 2", *names[30:]]]
+    foreseen = foresee(database.engine, backfill(), listed)
+    first = carry_out(database.engine, backfill(), listed)
+    second = carry_out(database.engine, backfill(), listed)
+
+    assert foreseen == first
+    assert first.states == {DEAD: 12, DONE: 12, EMPTY: 12, PENDING: 16, "new": 2}
+    assert first.left == {RUNNING: 2, CANCELLED: 12}
+    assert (second.total, second.marked) == (0, 54)
+    assert {(row["lane"], row["batch"]) for row in database.rows(cdr_requests, state=PENDING)} == {
+        (1, "july")
+    }
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_marking_that_is_ended_is_finished_by_the_same_again_and_marks_no_row_twice(database):
+    a_bit_of_everything(database)
+
+    def end(result):
+        if result.total >= 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(database.engine, backfill(), on_page=end)
+    before = {row["id"]: row["updated_at"] for row in database.rows(cdr_requests, batch="july", lane=1)}
+    carry_out(database.engine, backfill())
+    after = {row["id"]: row["updated_at"] for row in database.rows(cdr_requests, batch="july", lane=1)}
+
+    assert len(before) == 20
+    assert len(after) == 52
+    assert {number: after[number] for number in before} == before
+
+
+def test_a_lost_reply_to_a_commit_is_no_second_marking_and_no_lost_count(database, monkeypatch):
+    fill(database, 5)
+    lose_first_reply(database.engine, monkeypatch)
+    result = carry_out(database.engine, backfill())
+
+    assert result.states == {DEAD: 5}
+    assert len(database.rows(cdr_requests, batch="july", lane=1)) == 5
+
+
+def lose_first_reply(engine, monkeypatch):
+    """Break the connection once, right after the database committed."""
+    commit, lost = engine.dialect.do_commit, []
+
+    def commit_and_break(connection):
+        commit(connection)
+        if not lost:
+            lost.append(connection)
+            error = exc.OperationalError("COMMIT", {}, Exception("gone"))
+            error.connection_invalidated = True
+            raise error
+
+    monkeypatch.setattr(engine.dialect, "do_commit", commit_and_break)
+
+
+def test_times_are_half_open_to_the_microsecond(database):
+    database.enqueue("before", "first", "last", "after")
+    midnight, day = datetime(2026, 11, 1, tzinfo=UTC), timedelta(days=1)
+    tick = timedelta(microseconds=1)
+    for name, at in (
+        ("before", midnight - tick),
+        ("first", midnight),
+        ("last", midnight + day - tick),
+        ("after", midnight + day),
+    ):
+        database.change(name, enqueued_at=at)
+    order = backfill(Selection(states=(PENDING,), since=midnight, until=midnight + day))
+    carry_out(database.engine, order)
+
+    assert {row["request_id"] for row in database.rows(cdr_requests, batch="july")} == {"first", "last"}
+
+
+def order_of_asking(system, live_lane):
+    """Enqueue a fresh request into a lane while a sync is at a backfill: how many calls it waits for."""
+    names = [f"answered-{number}" for number in range(120)]
+    system.enqueue(*names)
+    carry_out(system.engine, backfill())
+    asked_before = []
+
+    def enqueue_fresh(_counts):
+        if not asked_before and system.simulator.total_calls >= 30:
+            with system.engine.begin() as connection:
+                enqueue_requests(
+                    connection,
+                    ["answered-x"],
+                    account="default",
+                    batch=None,
+                    delay=timedelta(0),
+                    lane=live_lane,
+                )
+            asked_before.append(system.simulator.total_calls)
+
+    system.sync(on_progress=enqueue_fresh)
+    return list(system.simulator.calls).index("answered-x") - asked_before[0]
+
+
+def test_a_fresh_request_waits_for_no_more_of_a_backfill_than_is_in_hand(system):
+    workers = system.settings().workers
+
+    assert order_of_asking(system, LIVE) <= 2 * workers + 1
+
+
+def test_negative_control_in_the_lane_of_the_backfill_it_waits_for_all_of_it(system):
+    assert order_of_asking(system, BACKFILL) > 60
+
+
+def test_a_backfill_is_stopped_by_requests_that_fail_and_not_by_one_that_fails_often(system):
+    system.enqueue("rejected-1", *(f"answered-{number}" for number in range(40)))
+    long_ago = system.now() - timedelta(days=1)
+    often = system.sync(
+        system.settings(max_attempts=5, workers=1),
+        max_failures=2,
+        on_progress=lambda _counts: system.change("rejected-1", run_after=long_ago),
+    )
+    system.enqueue(*(f"rejected-{number}" for number in range(2, 12)))
+    many = system.sync(system.settings(max_attempts=1, workers=1), max_failures=2)
+
+    assert (often.counts["retried"], often.counts["dead"], often.has_too_many_failures) == (4, 1, False)
+    assert many.has_too_many_failures
+    assert many.counts["dead"] < 10
+    assert RUNNING not in system.states()
