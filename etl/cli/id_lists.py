@@ -11,7 +11,7 @@ import click
 from etl.errors import UsageError
 from etl.request_lists import Listed, check_request_id, read_request_ids
 
-LOT = 1_000
+LOT = 500  # no more than what is changed in one transaction: `etl.sync.replaying.PAGE`
 _SHOWN = 20
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from etl.cli.app import App, pass_app
+from etl.cli.id_lists import LOT
 from etl.cli.options import account_option, dry_run_option, json_option
 from etl.cli.output import counted, print_json, told_states
 from etl.db.states import CANCELLED, DEAD, DONE, EMPTY, PENDING, RUNNING
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _REPLAYABLE = (DEAD, EMPTY, DONE, CANCELLED)
 _CANCELLABLE = (PENDING, DEAD)
-_LOT = 1_000
 _WHY_LEFT = {RUNNING: "running: a run asks for it right now", PENDING: "pending already"}
 
 
@@ -99,7 +99,7 @@ def _follow(app: App, order: Order, request_ids: Sequence[str], *, is_dry_run: b
 
 def _lots(request_ids: Sequence[str]) -> Iterator[list[str]]:
     distinct = iter(dict.fromkeys(text.strip() for text in request_ids))
-    while lot := list(islice(distinct, _LOT)):
+    while lot := list(islice(distinct, LOT)):
         yield lot
 
 

@@ -18,6 +18,9 @@ from etl.db.types import db_now
 
 Change = Mapping[str, Any]  # column to value
 
+# On MySQL a statement locks what it comes by on its way: by the index of a state, the rows of others too.
+_BY_NUMBER = "FORCE INDEX (PRIMARY)"
+
 # Its history stays: fetches, legs, answers, reclaims, and the last error until a valid answer ends it.
 REPLAY: Change = {
     "state": PENDING,
@@ -40,14 +43,19 @@ def change_requests(
     """Change those of some rows that are still selected; returns them as they were before."""
     column = cdr_requests.c
     # In the order of their numbers, as the fence of the claims takes them, so that nobody waits crosswise.
-    before = connection.execute(
+    look = (
         select(column.id, column.account, column.request_id, column.state)
         .where(column.id.in_(ids), selection.condition())
         .order_by(column.id)
         .with_for_update()
-    ).all()
+    )
+    for dialect in ("mysql", "mariadb"):
+        look = look.with_hint(cdr_requests, _BY_NUMBER, dialect)
+    before = connection.execute(look).all()
     if before:
         still = [row.id for row in before]
-        statement = update(cdr_requests).where(column.id.in_(still), selection.condition())
-        connection.execute(statement.values(change))
+        statement = update(cdr_requests).where(column.id.in_(still), selection.condition()).values(change)
+        for dialect in ("mysql", "mariadb"):
+            statement = statement.with_hint(_BY_NUMBER, dialect_name=dialect)
+        connection.execute(statement)
     return list(before)

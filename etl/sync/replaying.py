@@ -31,7 +31,7 @@ from etl.db.states import BACKFILL, RUNNING
 from etl.settings import DEFAULT_ACCOUNT
 from etl.sync.transactions import in_transaction
 
-PAGE = 1_000  # requests in one transaction
+PAGE = 500  # requests in one transaction; from 1,000 in a list, MariaDB reads and locks the whole table
 NEW = "new"  # in place of a state: it was not known before
 _SHOWN = 20
 

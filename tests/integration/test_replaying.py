@@ -21,7 +21,7 @@ from etl.db.selection import Selection
 from etl.db.states import BACKFILL, CANCELLED, DEAD, DONE, EMPTY, LIVE, PENDING, RUNNING
 from etl.db.tables import cdr_requests
 from etl.sync import replaying
-from etl.sync.replaying import Order, carry_out, foresee
+from etl.sync.replaying import PAGE, Order, carry_out, foresee
 
 LEASE = timedelta(minutes=5)
 DEAD_ONES = Order(Selection(states=(DEAD,)), REPLAY)
@@ -137,6 +137,27 @@ def test_a_request_that_is_being_claimed_at_this_instant_is_left_to_its_run(data
 
     assert (changed, errors) == ([], [])
     assert database.states() == {RUNNING: 1}
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+def test_a_change_waits_for_nobody_who_has_other_rows_in_hand(database, guard):
+    in_hand, *wanted = fill(database, 3)
+    fill(database, PAGE - 2, DONE)  # among so many, an index of the state looks tempting
+    theirs, *numbers = ids_of(database)
+
+    def change(connection, ids):
+        return change_requests(connection, ids, DEAD_ONES.selection, REPLAY)
+
+    def change_others():
+        with database.engine.begin() as connection:
+            return change(connection, numbers)
+
+    with database.engine.begin() as somebody:
+        change(somebody, [theirs])
+        changed = guard(change_others, seconds=10)
+
+    assert [row.request_id for row in changed] == wanted
+    assert database.request(in_hand)["state"] == PENDING
 
 
 def test_a_request_that_is_being_finished_at_this_instant_stays_finished(database):
