@@ -7,23 +7,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from claims import answered, claim_in, settle_in
 from sqlalchemy import exc
 
 from etl.db.replays import CANCEL, REPLAY, change_requests, marking
-from etl.db.request_queue import (
-    Settlement,
-    claim_requests,
-    enqueue_requests,
-    hold_claims,
-    settle_claims,
-)
+from etl.db.request_queue import enqueue_requests
 from etl.db.selection import Selection
 from etl.db.states import BACKFILL, CANCELLED, DEAD, DONE, EMPTY, LIVE, PENDING, RUNNING
 from etl.db.tables import cdr_requests
 from etl.sync import replaying
 from etl.sync.replaying import PAGE, Order, carry_out, foresee
 
-LEASE = timedelta(minutes=5)
 DEAD_ONES = Order(Selection(states=(DEAD,)), REPLAY)
 CANCELLABLE = Selection(states=(PENDING, DEAD))
 
@@ -40,13 +34,8 @@ def fill(database, count, state=DEAD, **values):
     return names
 
 
-def claim(connection, most=1):
-    return claim_requests(connection, "default", most=most, lease=LEASE, worker="somebody", run_id=1)
-
-
 def finish_claims(connection, claims):
-    hold_claims(connection, claims)
-    settle_claims(connection, [Settlement(one.id, one.token, state=DONE) for one in claims])
+    settle_in(connection, *map(answered, claims))
 
 
 def ids_of(database):
@@ -133,7 +122,7 @@ def change_while(database, others_work, selection):
 
 def test_a_request_that_is_being_claimed_at_this_instant_is_left_to_its_run(database):
     database.enqueue("one")
-    changed, errors = change_while(database, claim, CANCELLABLE)
+    changed, errors = change_while(database, claim_in, CANCELLABLE)
 
     assert (changed, errors) == ([], [])
     assert database.states() == {RUNNING: 1}
@@ -163,7 +152,7 @@ def test_a_change_waits_for_nobody_who_has_other_rows_in_hand(database, guard):
 def test_a_request_that_is_being_finished_at_this_instant_stays_finished(database):
     database.enqueue("one")
     with database.engine.begin() as connection:
-        claims = claim(connection)
+        claims = claim_in(connection)
     changed, errors = change_while(
         database, lambda connection: finish_claims(connection, claims), CANCELLABLE
     )
@@ -175,7 +164,7 @@ def test_a_request_that_is_being_finished_at_this_instant_stays_finished(databas
 def test_negative_control_without_the_state_in_the_statement_a_finished_request_is_cancelled(database):
     database.enqueue("one")
     with database.engine.begin() as connection:
-        claims = claim(connection)
+        claims = claim_in(connection)
     changed, _ = change_while(database, lambda connection: finish_claims(connection, claims), Selection())
 
     assert len(changed) == 1
@@ -197,7 +186,7 @@ def a_bit_of_everything(database):
     database.enqueue(*(f"waiting {number}" for number in range(12)), delay=timedelta(days=1))
     database.enqueue(*(f"labelled {number}" for number in range(6)), batch="july")
     with database.engine.begin() as connection:
-        claim(connection, most=2)
+        claim_in(connection, most=2)
 
 
 @pytest.mark.usefixtures("small_pages")
