@@ -35,6 +35,15 @@ def test_a_kill_leaves_whole_pages_and_the_same_command_marks_the_rest_alone(sit
     assert site.states() == {"pending": 700}
 
 
+@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
+def test_a_signal_while_it_marks_takes_the_page_back_and_leaves_no_traceback(site, name, code):
+    site.fill(30)
+    stopped = finish(site.start_sabotaged("before-mark-commit", name, *MARK))
+
+    assert (stopped.code, stopped.all.strip()) == (code, "")
+    assert marked(site) == {}
+
+
 def test_what_was_marked_before_the_kill_is_worked_off_by_resume(site):
     request_ids = site.fill(530)
     site.change(*request_ids[30:], state="cancelled", finished_at=site.now())
