@@ -327,10 +327,10 @@ def test_a_sync_tells_no_such_lines(operator, monkeypatch):
 
 @pytest.mark.parametrize("most", ["3", "10%"])
 def test_after_so_many_failures_it_stops_claiming_and_says_so(operator, most):
+    operator.type("enqueue", "answered-1")
+    operator.type("sync")  # from now on it is known that the API works
     operator.type("enqueue", *(f"rejected-{number}" for number in range(30)))
     failing = {"CDR_SYNC_MAX_ATTEMPTS": "1", "CDR_SYNC_WORKERS": "1"}
-    operator.type("enqueue", "answered-1")
-    operator.type("sync", "--limit", 31, CDR_SYNC_WORKERS="1")
     result = operator.type("backfill", "--only", "all", "--batch", "july", "--max-failures", most, **failing)
     line = json.loads(result.stderr.splitlines()[-1])
 
