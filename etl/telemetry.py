@@ -40,6 +40,10 @@ class Log:
         """Tell what somebody who looks on wants to know."""
         self._write("info", message, fields)
 
+    def notice(self, message: str, **fields: object) -> None:
+        """Tell what was asked for, however quiet the command is."""
+        self._logger().info(message, **(self._context | fields))
+
     def warning(self, message: str, **fields: object) -> None:
         """Tell what a person should look at some time."""
         self._write("warning", message, fields)
@@ -70,7 +74,7 @@ class Log:
                 renderer,
                 self._redact,
             ],
-            wrapper_class=structlog.make_filtering_bound_logger(self._level),
+            wrapper_class=structlog.make_filtering_bound_logger(LEVELS["info"]),
             cache_logger_on_first_use=False,
         )
 

@@ -20,6 +20,7 @@ _COMMANDS = {
     "db": "db",
     "enqueue": "enqueue",
     "sync": "sync",
+    "backfill": "backfill",
     "fetch": "fetch",
     "status": "status",
     "runs": "runs",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Any
 
 import click
@@ -25,9 +27,69 @@ class Duration(click.ParamType[timedelta]):
             self.fail(str(error), param, ctx)
 
 
+class Instant(click.ParamType[datetime]):
+    """A day or an instant of ISO 8601, in UTC where it names no zone."""
+
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read it, or say what is wrong."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            instant = datetime.fromisoformat(value.strip())
+            return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no instant: write 2026-11-01, or 2026-11-01T12:30:00Z", param, ctx)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A number, or so many in a hundred."""
+
+    amount: float
+    is_percent: bool
+
+    def of(self, total: int) -> int:
+        """How many that is of so many; at least one."""
+        return max(1, ceil(total * self.amount / 100) if self.is_percent else int(self.amount))
+
+
+class NumberOrPercent(click.ParamType[Share]):
+    """A number such as 20, or a share such as 5%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
+        """Read it, or say what is wrong."""
+        if isinstance(value, Share):
+            return value
+        text = value.strip()
+        is_percent = text.endswith("%")
+        try:
+            amount = float(text[:-1]) if is_percent else float(int(text))
+        except (ValueError, OverflowError):
+            amount = -1.0
+        if not 0 < amount <= (100 if is_percent else 10**12):
+            self.fail(f"{value!r} is neither a number such as 20 nor a share such as 5%", param, ctx)
+        return Share(amount, is_percent)
+
+
 DURATION = Duration()
+INSTANT = Instant()
+NUMBER_OR_PERCENT = NumberOrPercent()
 account_option = click.option("--account", metavar="NAME", help="Account from the settings.")
 batch_option = click.option("--batch", metavar="LABEL", help="Batch that the requests were labelled with.")
+from_file_option = click.option(
+    "--from-file", metavar="FILE", help="Read IDs from FILE, or from - for standard input."
+)
+time_limit_option = click.option(
+    "--time-limit", type=DURATION, help="Stop claiming after this time, such as 50s."
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that ask the API."
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 limit_option = click.option(
     "--limit",

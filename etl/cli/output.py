@@ -78,3 +78,8 @@ def shown(value: object) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun, in the plural where it needs one."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def told_states(states: Mapping[str, int]) -> str:
+    """Counts by state, in a line."""
+    return ", ".join(f"{count:,} {state}" for state, count in states.items() if count)

@@ -1,4 +1,4 @@
-"""`cdr-sync requests`: looking into single requests."""
+"""`cdr-sync requests`: looking into single requests, and changing what is to become of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.options import account_option, batch_option, json_option, limit_option
-from etl.cli.output import print_json, print_table, row_as_dict, shown
-from etl.db.states import STATES
+from etl.cli.output import print_json, print_table, row_as_dict
+from etl.cli.replays import cancel, retry
+from etl.cli.stories import print_story
+from etl.db.states import PENDING, STATES
 from etl.errors import UsageError
 
 _LISTED = (
@@ -23,23 +25,15 @@ _LISTED = (
     "run_after",
 )
 _TOKENS = ("lease_token", "done_token")
-_LEG = (
-    "leg",
-    "occurrence",
-    "from_number",
-    "to_number",
-    "call_time",
-    "duration_seconds",
-    "status",
-    "rate",
-    "revision",
-    "missing_since",
-)
 
 
 @click.group("requests")
 def command() -> None:
-    """Look into single requests."""
+    """Look into single requests, replay or cancel them."""
+
+
+command.add_command(retry)
+command.add_command(cancel)
 
 
 @command.command("list")
@@ -80,29 +74,30 @@ def list_(
 @json_option
 @pass_app
 def show(app: App, request_id: str, *, account: str | None, as_json: bool) -> None:
-    """Tell the story of request ID: its state, its errors, its answers and its legs."""
-    from etl.db.selection import find_requests, legs_of, responses_of  # noqa: PLC0415
+    """Tell the story of request ID: its state, its errors, its answers, its legs, and what comes next."""
+    from etl.db.stories import find_requests, findings_on, legs_of, responses_of  # noqa: PLC0415
 
+    stories = []
     with app.reading() as connection:
-        documents = [
-            {
-                **row_as_dict(row, without=_TOKENS),
-                "responses": [row_as_dict(r) for r in responses_of(connection, row.account, request_id)],
-                "legs": [row_as_dict(leg) for leg in legs_of(connection, row.account, request_id)],
-            }
-            for row in find_requests(connection, request_id)
-            if account in (None, row.account)
-        ]
-    if not documents:
+        for row in find_requests(connection, request_id):
+            if account not in (None, row.account):
+                continue
+            legs = legs_of(connection, row.account, request_id)
+            stories.append(
+                {
+                    **row_as_dict(row, without=_TOKENS),
+                    "next_try_at": row.run_after if row.state == PENDING else None,
+                    "findings": findings_on(row, legs),
+                    "responses": [row_as_dict(r) for r in responses_of(connection, row.account, request_id)],
+                    "legs": [row_as_dict(leg) for leg in legs],
+                }
+            )
+    if not stories:
         raise UsageError(f"Request {request_id!r} is not known: `cdr-sync enqueue` adds it")
     if as_json:
-        print_json(documents[0] if len(documents) == 1 else documents)
+        print_json(stories[0] if len(stories) == 1 else stories)
         return
-    for document in documents:
-        legs, responses = document.pop("legs"), document.pop("responses")
-        print_table([(name, shown(value)) for name, value in document.items()], ("column", "value"))
-        click.echo("\nAnswers that differ from the one before:")
-        names = ("revision", "fetched_at", "http_status", "run_id")
-        print_table([[response[name] for name in names] for response in responses], names)
-        click.echo("\nLegs:")
-        print_table([[leg[name] for name in _LEG] for leg in legs], _LEG)
+    for number, story in enumerate(stories):
+        if number:
+            click.echo()
+        print_story(story)

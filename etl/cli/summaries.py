@@ -5,9 +5,10 @@ SUMMARIES = {
     "db": "Create the tables, bring them up to date, and check them.",
     "enqueue": "Add request IDs to the queue.",
     "sync": "Ask the API for every request that is due, and store its legs.",
+    "backfill": "Ask again for many known requests, behind the live ones.",
     "fetch": "Ask the API once for one request, and print its answer.",
     "status": "Tell how the queue stands.",
     "runs": "List the latest runs, or show one.",
-    "requests": "Look into single requests.",
+    "requests": "Look into single requests, replay or cancel them.",
     "simulator": "Run a stand-in of the API on this machine.",
 }

@@ -10,26 +10,21 @@ from typing import TYPE_CHECKING
 import click
 
 from etl.cli.app import App, pass_app
-from etl.cli.crash import tell_crash
 from etl.cli.monitoring import monitored
-from etl.cli.options import DURATION, account_option, batch_option, json_option
+from etl.cli.options import account_option, batch_option, json_option, time_limit_option, workers_option
 from etl.cli.output import counted, print_json, print_table
-from etl.cli.progress import watched
-from etl.sync.summary import OUTCOMES
+from etl.cli.running import summary_document, summary_text, tell_problems, work
+from etl.db.states import LANES
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from etl.settings import Account
     from etl.sync.summary import Limits, Summary
-
-LANES = {0: "live", 1: "backfill"}
 
 
 @click.command("sync")
 @click.option("--limit", "most", type=click.IntRange(1), metavar="N", help="Claim at most N requests.")
-@click.option("--time-limit", type=DURATION, help="Stop claiming after this time, such as 50s.")
-@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that ask the API.")
+@time_limit_option
+@workers_option
 @account_option
 @batch_option
 @click.option("--dry-run", is_flag=True, help="Only tell what is due; ask nothing, change nothing.")
@@ -87,103 +82,7 @@ def _run(app: App, accounts: list[Account], limits: Limits) -> Summary:
 
     names = [one.name for one in accounts]
     idle_run = run_if_idle(app.settings.database_url, names, batch=limits.batch)
-    return Summary(idle_run) if idle_run else _work(app, accounts, limits)
-
-
-def _work(app: App, accounts: list[Account], limits: Limits) -> Summary:
-    from etl.sync.start import run_sync  # noqa: PLC0415
-    from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
-
-    names = [one.name for one in accounts]
-    engine = app.engine()
-    with (
-        stop_on_signals() as stop,
-        watched(engine, accounts=names, batch=limits.batch, most=limits.most) as on_progress,
-    ):
-        summary = run_sync(engine, app.settings, accounts, limits=limits, stop=stop, on_progress=on_progress)
-    _tell_of_strangers(app, engine)
-    _tell_of_dangers(app, engine)
-    return summary
-
-
-def summary_document(summary: Summary) -> dict[str, object]:
-    """A run as one document: every count is there, zeros included."""
-    names = (
-        "claimed",
-        *OUTCOMES,
-        "api_calls",
-        "legs_inserted",
-        "legs_updated",
-        "legs_unchanged",
-    )
-    counts = {name: summary.counts[name] for name in names}
-    return {"run": summary.run_id, "outcome": summary.outcome, **counts}
-
-
-def summary_text(summary: Summary) -> str:
-    """A run for people: the outcomes add up to the claims."""
-    counts = summary.counts
-    outcomes = ", ".join(f"{counts[name]:,} {words}" for name, words in OUTCOMES.items() if counts[name])
-    new, changed, same = (counts[f"legs_{what}"] for what in ("inserted", "updated", "unchanged"))
-    legs = f"{new:,} new, {changed:,} changed, {same:,} as before"
-    return (
-        f"Run {summary.run_id}: {counted(counts['claimed'], 'claim')} = {outcomes or 'nothing was due'}\n"
-        f"{counted(counts['api_calls'], 'API call')}; legs: {legs}"
-    )
-
-
-def tell_problems(app: App, summary: Summary) -> None:
-    """One line for each thing that a person must do something about, with what to do."""
-    log = app.log
-    log.bind(run=summary.run_id)
-    for name, reason in summary.refused.items():
-        log.error(
-            f"PIOPIY refuses the credentials of account {name!r} ({reason}). Check its app ID and secret; "
-            "every request was given back, and no attempt was used.",
-            account=name,
-        )
-    for name, reason in summary.api_down.items():
-        log.error(
-            f"The API does not work for account {name!r} ({reason}). Nothing is lost: every request was "
-            "given back, and the next run tries again.",
-            account=name,
-        )
-    if summary.dead:
-        log.error(
-            f"{counted(summary.dead, 'request')} became dead: see `cdr-sync requests list --state dead`."
-        )
-    if lost := summary.counts["lost_leases"]:
-        log.warning(
-            f"{counted(lost, 'answer')} came after the lease had run out and another run had taken over, and "
-            "nothing of that was stored. If it happens often, raise CDR_SYNC_LEASE."
-        )
-    for crash in summary.crashes[:1]:
-        tell_crash(crash)
-
-
-def _tell_of_strangers(app: App, engine: Engine) -> None:
-    """Warn of requests that nobody asks for: their account has no credentials here."""
-    from etl.db.accounts import waiting_accounts  # noqa: PLC0415
-    from etl.db.connection import reading  # noqa: PLC0415
-
-    with reading(engine) as connection:
-        strangers = [name for name in waiting_accounts(connection) if name not in app.settings.accounts]
-    for name in strangers:
-        app.log.warning(
-            f"Requests wait for account {name!r}, for which there are no credentials: add [accounts.{name}] "
-            "to the settings, or cancel them.",
-            account=name,
-        )
-
-
-def _tell_of_dangers(app: App, engine: Engine) -> None:
-    from etl.db.connection import sqlite_path  # noqa: PLC0415
-
-    if path := sqlite_path(app.settings.database_url):
-        from etl.db.sqlite_files import sqlite_dangers  # noqa: PLC0415
-
-        for danger in sqlite_dangers(engine, path):
-            app.log.warning(danger)
+    return Summary(idle_run) if idle_run else work(app, accounts, limits)
 
 
 def _tell_what_is_due(

@@ -15,6 +15,7 @@ from etl.db.states import RUNNING
 from etl.db.tables import RUN_COUNTS, cdr_requests, sync_runs
 from etl.db.types import db_now, now_sql, seconds_ago
 
+_RECENT = 10  # runs by which the present speed is told
 _ADDED = ", ".join(f"{name} = {name} + :{name}" for name in RUN_COUNTS)
 _COUNT = f"UPDATE sync_runs SET {_ADDED}, turns = :turn, seen_at = {{now}} WHERE id = :run_id"
 
@@ -117,6 +118,20 @@ def _end_leases(connection: Connection, run_id: int) -> None:
         .where(cdr_requests.c.state == text(f"'{RUNNING}'"), cdr_requests.c.run_id == run_id)
         .values(lease_until=cdr_requests.c.updated_at)
     )
+
+
+def recent_call_rate(connection: Connection) -> float | None:
+    """API calls a second in the latest runs that made any; None where no run has yet."""
+    column = sync_runs.c
+    latest = (
+        select(column.api_calls, column.started_at, column.finished_at)
+        .where(column.api_calls > 0, column.finished_at.is_not(None))
+        .order_by(column.id.desc())
+        .limit(_RECENT)
+    )
+    rows = connection.execute(latest).all()
+    seconds = sum((row.finished_at - row.started_at).total_seconds() for row in rows)
+    return sum(row.api_calls for row in rows) / seconds if seconds > 0 else None
 
 
 def list_runs(connection: Connection, *, most: int) -> list[Row[Any]]:

@@ -20,6 +20,7 @@ STATES = {
 }
 FINISHED = (DONE, EMPTY, DEAD, CANCELLED)
 LIVE, BACKFILL = 0, 1
+LANES = {LIVE: "live", BACKFILL: "backfill"}
 RUN_OUTCOMES = (
     "running",
     "ok",

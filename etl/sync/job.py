@@ -44,6 +44,7 @@ class Job:
         make_asker: MakeAsker,
         stop: Stop,
         limits: Limits | None = None,
+        command: str = "sync",
         on_progress: Callable[[Mapping[str, int]], None] = lambda _counts: None,
         chance: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
@@ -54,13 +55,21 @@ class Job:
         self._limits = limits or Limits()
         self._on_progress = on_progress
         self._monotonic = monotonic
-        self._turns = Turns(engine, settings, batch=self._limits.batch, chance=chance, monotonic=monotonic)
+        self._turns = Turns(
+            engine,
+            settings,
+            command=command,
+            batch=self._limits.batch,
+            chance=chance,
+            monotonic=monotonic,
+        )
         self._answers: SimpleQueue[Asked | None] = SimpleQueue()
         self._desks: dict[str, Desk] = {}
         self._gates: dict[str, Gate] = {}  # of accounts with a rate limit
         self._started = monotonic()
         self._stopped_at: float | None = None
         self._rate_wait: float | None = None  # seconds until the rate limit lets another call through
+        self._failed: set[int] = set()  # requests, each once however often it fails; kept only if it matters
         self._unsettled: list[Verdict] = []  # judged, and not yet written
         self.summary = Summary()
 
@@ -128,6 +137,9 @@ class Job:
         """Whether nothing more is to be claimed, by anybody's wish."""
         limit = self._limits.time_limit
         is_over = limit is not None and self._monotonic() - self._started >= limit.total_seconds()
+        most = self._limits.max_failures
+        self.summary.has_too_many_failures = most is not None and len(self._failed) >= most
+        is_over = is_over or self.summary.has_too_many_failures
         if (is_over or self._stop.is_wanted) and self._stopped_at is None:
             self._stopped_at = self._monotonic()
             self._stop.event.set()  # nobody waits for another try now
@@ -188,7 +200,9 @@ class Job:
             if not verdicts or not is_bad_value(error):
                 raise
             for verdict in verdicts:
-                self.summary.counts += self._turns.settle_one(verdict, self._desks)
+                turn = self._turns.settle_one(verdict, self._desks)
+                self.summary.counts += turn.counts
+                self._note_failures(turn)
                 self._unsettled.remove(verdict)
             self._write([], calls=calls, claims=claims)
             return
@@ -223,11 +237,16 @@ class Job:
                 desk.hear(is_breaker_open=state.is_breaker_open, is_paused=state.is_paused)
         self._rate_wait = min(turn.waits.values(), default=None)
         self.summary.counts += turn.counts
+        self._note_failures(turn)
         self._on_progress(turn.counts)
         for name, calls in turn.paid.items():
             self._gates[name].pay(calls)
         for name, requests in turn.claimed.items():
             self._desks[name].hand_out(requests)
+
+    def _note_failures(self, turn: Turn) -> None:
+        if self._limits.max_failures is not None:
+            self._failed |= turn.failed
 
     def _given_back(self) -> list[Verdict]:
         return [verdict for desk in self._desks.values() for verdict in desk.give_back_all()]

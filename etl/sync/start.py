@@ -32,9 +32,10 @@ def run_sync(
     *,
     limits: Limits,
     stop: Stop,
+    command: str = "sync",
     on_progress: Callable[[Mapping[str, int]], None] = lambda _counts: None,
 ) -> Summary:
-    """Run the job once for these accounts; returns what it did."""
+    """Run the job once for these accounts; `command` is what the ledger calls it. Returns what it did."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     job = Job(
         engine,
@@ -42,6 +43,7 @@ def run_sync(
         make_asker=_asker_maker(settings, stop),
         stop=stop,
         limits=limits,
+        command=command,
         on_progress=on_progress,
     )
     return job.run(accounts)

@@ -27,6 +27,7 @@ class Limits:
     most: int | None = None
     time_limit: timedelta | None = None
     batch: str | None = None
+    max_failures: int | None = None  # stop claiming once so many requests have failed
 
 
 @dataclass(slots=True)
@@ -39,6 +40,7 @@ class Summary:
     refused: dict[str, str] = field(default_factory=dict)
     crashes: list[Exception] = field(default_factory=list)
     signal: int | None = None
+    has_too_many_failures: bool = False  # so many that the run stopped claiming
     rate_wait_seconds: float = 0.0  # how long the run waited for the rate limit
     latency: Latency = field(default_factory=Latency)
 

@@ -56,6 +56,7 @@ class Turn:
     exhausted: set[str] = field(default_factory=set)  # accounts of which nothing more is due
     heard: dict[str, AccountState] = field(default_factory=dict)  # from other machines
     told: dict[str, News] = field(default_factory=dict)  # to other machines
+    failed: set[int] = field(default_factory=set)  # requests whose failure counted, by their number
 
 
 class Turns:
@@ -66,11 +67,13 @@ class Turns:
         engine: Engine,
         settings: Settings,
         *,
+        command: str,
         batch: str | None,
         chance: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
         self.run_id = 0
+        self._command = command
         self._engine = engine
         self._settings = settings
         self._batch = batch
@@ -96,7 +99,9 @@ class Turns:
             runs.abandon_dead_runs(
                 connection, process=self._process, is_alive=is_alive, lease=self._settings.lease
             )
-            self.run_id = runs.start_run(connection, command="sync", batch=self._batch, process=self._process)
+            self.run_id = runs.start_run(
+                connection, command=self._command, batch=self._batch, process=self._process
+            )
             for name in names:
                 accounts.ensure_account(connection, name)
             return {name: accounts.read_account(connection, name) for name in names}
@@ -122,7 +127,12 @@ class Turns:
             turn = Turn()
             if verdicts:
                 turn.counts += settle(
-                    connection, verdicts, run_id=self.run_id, rules=self._rules, chance=self._chance
+                    connection,
+                    verdicts,
+                    run_id=self.run_id,
+                    rules=self._rules,
+                    chance=self._chance,
+                    on_failure=lambda request: turn.failed.add(request.id),
                 )
             self._tell(connection, turn, desks)
             if rooms:
@@ -152,20 +162,20 @@ class Turns:
                 desks[name].breaker_was_closed()
             self._told[name] = replace(news, closes_breaker=False)
 
-    def settle_one(self, verdict: Verdict, desks: Mapping[str, Desk]) -> Counter[str]:
+    def settle_one(self, verdict: Verdict, desks: Mapping[str, Desk]) -> Turn:
         """Settle one claim; where the database refuses its legs, without them, or else without its body."""
         try:
-            return self.take([verdict], desks=desks).counts
+            return self.take([verdict], desks=desks)
         except Exception as error:
             if not is_bad_value(error):
                 raise
             refused = verdict.as_unstorable(error)
         try:
-            return self.take([refused], desks=desks).counts
+            return self.take([refused], desks=desks)
         except Exception as error:
             if not is_bad_value(error):
                 raise
-            return self.take([verdict.as_unstorable(error, keeps_body=False)], desks=desks).counts
+            return self.take([verdict.as_unstorable(error, keeps_body=False)], desks=desks)
 
     def give_up(self, verdicts: Sequence[Verdict], reason: str) -> None:
         """Give claims back and close the run as failed, if the database lets us: it may be what failed."""

@@ -68,6 +68,7 @@ def test_the_groups_and_commands_of_the_contract_that_are_built_are_registered()
 
     assert {"demo", "db upgrade", "db downgrade", "db current", "db check", "enqueue", "sync"} <= there
     assert {"fetch", "status", "runs", "runs show", "requests list", "requests show", "simulator"} <= there
+    assert {"backfill", "requests retry", "requests cancel"} <= there
 
 
 def test_no_module_with_a_command_is_forgotten():
@@ -1060,8 +1061,17 @@ def test_a_port_that_is_taken_is_a_mistake(new_operator):
 # What goes wrong around it
 
 
-READING = [("status",), ("runs",), ("runs", "show", "1"), ("requests", "list"), ("requests", "show", "x")]
-WORKING = [("enqueue", "one"), ("sync",)]
+READING = [
+    ("status",),
+    ("runs",),
+    ("runs", "show", "1"),
+    ("requests", "list"),
+    ("requests", "show", "x"),
+    ("requests", "retry", "x"),
+    ("requests", "cancel", "x"),
+    ("backfill", "x", "--dry-run"),
+]
+WORKING = [("enqueue", "one"), ("sync",), ("backfill", "one")]
 
 
 @pytest.mark.parametrize("words", READING, ids=" ".join)

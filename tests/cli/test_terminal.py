@@ -103,6 +103,22 @@ def test_a_run_shows_a_bar_and_a_summary_that_adds_up(operator, simulator, at_te
     assert f"{simulator.total_calls} API calls" in terminal.text
 
 
+def test_a_backfill_shows_a_bar_with_its_speed_and_the_time_left_and_says_how_to_go_on(
+    operator, simulator, at_terminal
+):
+    simulator.latency = 0.05
+    count = enqueue_some(operator, 120)
+    terminal = at_terminal("backfill", "--only", "all", "--batch", "july").finish()
+    claims, outcomes = summary_of(terminal.text)
+
+    assert terminal.code == 0
+    assert re.search(rf"backfill ━+.* \d+/{count} +\d+/s +\d+:\d\d", terminal.text)
+    assert f"{count}/{count}" in terminal.text
+    assert "`cdr-sync backfill --resume july` goes on" in terminal.text
+    assert claims == count == sum(outcomes)
+    assert '"event"' not in terminal.text
+
+
 @pytest.mark.usefixtures("operator")
 def test_a_run_with_nothing_due_shows_no_bar_and_says_so(at_terminal):
     terminal = at_terminal("sync").finish()

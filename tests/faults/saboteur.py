@@ -1,8 +1,9 @@
 """Runs `cdr-sync` in a process that sends itself a signal at an exact place in a transaction.
 
 Typed as `python saboteur.py PLACE SIGNAL WORDS…`, such as `after-claim-commit KILL sync`. The places are
-`before-` or `after-` the commit of the first transaction that holds a `claim` or a `settle` statement, and
-`before-settle-begin`, where answers are in hand. With `WITHOUT_FENCE` in its environment, it has no fence.
+`before-` or `after-` the commit of the first transaction that holds a `claim` or a `settle` statement, or a
+`mark`, which puts requests into a backfill; and `before-settle-begin`, where answers are in hand. With
+`WITHOUT_FENCE` in its environment, it has no fence.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from unguarded import take_out_fence
 from etl.cli import main
 from etl.sync.turns import Turns
 
-MARKS = {"claim": "attempts = attempts + 1", "settle": "done_token = v.token"}
+MARKS = {"claim": "attempts = attempts + 1", "settle": "done_token = v.token", "mark": "SET state="}
 
 
 def lay_trap(place: str, number: int) -> None:

@@ -1,0 +1,454 @@
+"""Backfills: what they select and promise, and that an end in between neither loses nor doubles anything."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+
+import pytest
+from operators import finish, true_legs, wait_until
+
+from etl.cli import progress
+from etl.simulator import make_request_id
+
+OUTCOMES = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")
+DAYS = {"october": "2026-10-31 23:59:59.999999", "november": "2026-11-01 00:00:00.000000"}
+
+
+def told(result):
+    """The one line about a mistake."""
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    (line,) = (line for line in lines if not line.startswith(("Usage: ", "Try '")))
+    assert "Traceback" not in line
+    return line
+
+
+def document(result, code=0):
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def enqueue(operator, count):
+    request_ids = [make_request_id(number) for number in range(count)]
+    assert operator.type("enqueue", "--from-file", "-", stdin="\n".join(request_ids)).exit_code == 0
+    return request_ids
+
+
+def finished(operator, state, *request_ids, error_kind=None, enqueued_at="2026-11-10 12:00:00.000000"):
+    """Put requests into the past, with a state in which nobody asks for them any more."""
+    for request_id in request_ids:
+        operator.type("enqueue", request_id)
+        operator.rows(
+            "UPDATE cdr_requests SET state = ?, finished_at = updated_at, attempts = 3, last_error_kind = ?,"
+            " enqueued_at = ? WHERE request_id = ?",
+            state,
+            error_kind,
+            enqueued_at,
+            request_id,
+        )
+
+
+@pytest.fixture
+def past(operator):
+    """An operator with requests of every state, of two months."""
+    finished(operator, "done", "answered-1", "answered-2", enqueued_at=DAYS["october"])
+    finished(operator, "done", "answered-3", enqueued_at=DAYS["november"])
+    finished(operator, "empty", "answered-4", enqueued_at=DAYS["november"])
+    finished(operator, "dead", "answered-5", error_kind="timeout")
+    finished(operator, "dead", "answered-6", error_kind="malformed")
+    finished(operator, "cancelled", "answered-7")
+    operator.type("enqueue", "answered-8", "--delay", "1d")
+    return operator
+
+
+def marked(operator):
+    rows = operator.rows("SELECT request_id FROM cdr_requests WHERE lane = 1 AND batch IS NOT NULL")
+    return {request_id.removeprefix("answered-") for (request_id,) in rows}
+
+
+# What is selected
+
+
+@pytest.mark.parametrize(
+    ("words", "selected"),
+    [
+        (("--only", "all"), "1234568"),
+        (("--only", "done"), "123"),
+        (("--only", "empty,dead"), "456"),
+        (("--only", "pending"), "8"),
+        (("--error-kind", "timeout"), "5"),
+        (("--until", "2026-11-01"), "12"),
+        (("--since", "2026-11-01", "--until", "2026-11-02"), "34"),
+        (("--since", "2026-11-01T05:30:00+05:30", "--until", "2026-11-02", "--only", "done"), "3"),
+        (("--since", "2026-11-01T00:00:00.000001Z", "--only", "done,empty"), ""),
+        (("answered-1", "answered-7", "answered-8"), "18"),
+        (("answered-1", "answered-5", "--only", "dead"), "5"),
+        (("answered-9", "answered-1"), "19"),
+        (("--only", "all", "--account", "sales"), ""),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value or "nothing",
+)
+def test_a_dry_run_changes_nothing_and_promises_what_is_then_done(past, words, selected):
+    words = (*words, "--json")
+    if "sales" in words:
+        past.environment["SALES"] = "secret"
+        (past.home / "c.toml").write_text('[accounts.sales]\napp_id = 1\nsecret_env = "SALES"\n')
+        past.environment["CDR_SYNC_CONFIG"] = str(past.home / "c.toml")
+    before = past.rows("SELECT * FROM cdr_requests")
+    dry = document(past.type("backfill", *words, "--dry-run"))
+    untouched = past.rows("SELECT * FROM cdr_requests")
+    wet = document(past.type("backfill", *words))
+
+    assert untouched == before
+    assert {name: wet[name] for name in ("selected", "by_state", "left_alone", "already_marked")} == {
+        name: dry[name] for name in ("selected", "by_state", "left_alone", "already_marked")
+    }
+    assert dry["api_calls"] == dry["selected"] == len(selected) == wet["claimed"] == wet["api_calls"]
+    assert marked(past) == set(selected)
+    assert wet["claimed"] == sum(wet[name] for name in OUTCOMES)
+    assert wet["batch_by_state"] == ({"done": len(selected)} if selected else {})
+
+
+def test_a_request_in_a_backfill_is_due_behind_live_ones_with_all_attempts_before_it(past):
+    past.type("backfill", "--only", "dead", "--batch", "again", "--no-run")
+
+    assert past.rows(
+        "SELECT DISTINCT state, lane, batch, attempts, finished_at, run_after <= updated_at, last_error_kind"
+        " FROM cdr_requests WHERE lane = 1 ORDER BY last_error_kind"
+    ) == [("pending", 1, "again", 0, None, 1, kind) for kind in ("malformed", "timeout")]
+
+
+def test_a_listed_id_that_is_unknown_is_enqueued_and_one_that_is_cancelled_is_left(past):
+    words = ("backfill", "--from-file", "-", "--json", "--no-run")
+    result = document(past.type(*words, stdin="request_id\nanswered-7\nanswered-9\nanswered-9\nanswered-1\n"))
+
+    assert result["by_state"] == {"done": 1, "new": 1}
+    assert result["left_alone"] == {"cancelled": 1}
+    assert past.rows("SELECT lane, batch FROM cdr_requests WHERE request_id = 'answered-9'") == [
+        (1, result["batch"])
+    ]
+
+
+def test_an_id_that_is_known_in_another_account_is_not_enqueued_in_the_default_one(past):
+    past.type("enqueue", "elsewhere", "--account", "sales")
+    result = document(past.type("backfill", "elsewhere", "--json", "--no-run"))
+
+    assert result["by_state"] == {"pending": 1}
+    assert past.rows("SELECT account, lane FROM cdr_requests WHERE request_id = 'elsewhere'") == [
+        ("sales", 1)
+    ]
+
+
+def test_lines_that_are_no_id_are_told_and_keep_nobody_else_out(past):
+    result = past.type("backfill", "--from-file", "-", "--no-run", stdin="answered-1\nno id\n")
+
+    assert result.exit_code == 0
+    assert "line 2: 'no id' has characters" in result.stderr
+    assert marked(past) == {"1"}
+
+
+def test_a_list_without_any_id_is_a_failure(past):
+    result = past.type("backfill", "--from-file", "-", stdin="no id\n")
+
+    assert result.exit_code == 1
+    assert marked(past) == set()
+
+
+def test_what_a_run_has_in_hand_is_left_to_it_and_said_so(operator, simulator):
+    simulator.latency = 1.0
+    operator.type("enqueue", "answered-1")
+    process = operator.start("sync")
+    wait_until(lambda: simulator.total_calls)
+    result = document(operator.type("backfill", "answered-1", "--json"))
+    run = finish(process)
+
+    assert result["left_alone"] == {"running": 1}
+    assert result["selected"] == 0
+    assert (run.code, operator.states()) == (0, {"done": 1})
+    assert operator.rows("SELECT command, lost_leases FROM sync_runs") == [("sync", 0)]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), "--only all"),
+        (("--account", "default"), "--only all"),
+        (("--only", "running"), "running"),
+        (("--since", "yesterday"), "yesterday"),
+        (("--until", "0001-01-01T00:00+05:00"), "0001"),
+        (("--only", "all", "--max-failures", "0"), "5%"),
+        (("--only", "all", "--max-failures", "101%"), "101%"),
+        (("--resume", "july", "--only", "dead"), "--resume"),
+        (("--resume", "july", "--no-run"), "--resume"),
+        (("--resume", "july"), "july"),
+        (("--from-file", "/nowhere"), "/nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_usage_is_2_and_changes_nothing(past, words, named):
+    before = past.rows("SELECT * FROM cdr_requests")
+    result = past.type("backfill", *words)
+
+    assert result.exit_code == 2
+    assert named in told(result)
+    assert past.rows("SELECT * FROM cdr_requests") == before
+    assert past.rows("SELECT * FROM sync_runs") == []
+
+
+def test_without_credentials_nothing_is_marked_unless_others_are_to_run_it(past):
+    del past.environment["PIOPIY_SECRET"]
+    del past.environment["PIOPIY_APP_ID"]
+    refused = past.type("backfill", "--only", "all")
+    before = marked(past)
+    only_marked = past.type("backfill", "--only", "all", "--no-run")
+
+    assert (refused.exit_code, only_marked.exit_code) == (78, 0)
+    assert before == set()
+    assert marked(past) == set("1234568")
+
+
+def test_requests_of_accounts_without_credentials_here_are_left_to_others(past):
+    past.type("enqueue", "answered-9", "--account", "sales")
+    document(past.type("backfill", "--only", "all", "--json"))
+
+    assert marked(past) == set("1234568")
+
+
+# Labels
+
+
+def test_two_backfills_in_one_second_have_two_labels(past):
+    labels = [document(past.type("backfill", "answered-1", "--json"))["batch"] for _ in range(3)]
+
+    assert all(re.fullmatch(r"backfill-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d)?", label) for label in labels)
+    assert len(set(labels)) == 3
+
+
+def test_the_label_is_told_before_the_end_with_what_to_type_next(past):
+    result = past.type("backfill", "answered-1", "--no-run")
+    label = json.loads(result.stderr.splitlines()[0])["batch"]
+
+    assert f"cdr-sync backfill --resume {label}" in result.stdout
+    assert f"--resume {label}" in json.loads(result.stderr.splitlines()[0])["event"]
+
+
+def test_the_same_label_again_touches_nothing_twice(past):
+    words = ("backfill", "--only", "done", "--batch", "again", "--json")
+    first = document(past.type(*words))
+    before = past.rows("SELECT * FROM cdr_requests")
+    dry = document(past.type(*words, "--dry-run"))
+    second = document(past.type(*words))
+
+    assert (first["selected"], first["claimed"], second["selected"], second["already_marked"]) == (3, 3, 0, 3)
+    assert (second["run"], second["claimed"], dry["api_calls"]) == (None, 0, 0)
+    assert past.rows("SELECT * FROM cdr_requests") == before
+
+
+def test_a_label_alone_takes_what_was_enqueued_with_it(past):
+    past.type("enqueue", "answered-9", "--batch", "june")
+    past.type("sync")
+    result = document(past.type("backfill", "--batch", "june", "--json"))
+
+    assert result["by_state"] == {"done": 1}
+    assert marked(past) == {"9"}
+
+
+# What is told
+
+
+def test_the_duration_is_unknown_until_something_ran_and_then_by_the_latest_runs(operator):
+    enqueue(operator, 40)
+    words = ("backfill", "--only", "all", "--dry-run", "--json")
+    unknown = document(operator.type(*words))
+    operator.type("sync")
+    operator.rows("UPDATE sync_runs SET started_at = '2026-11-01 00:00:00.000000'")
+    operator.rows("UPDATE sync_runs SET finished_at = '2026-11-01 00:00:10.000000'")
+    known = document(operator.type(*words))
+    limited = document(operator.type(*words, CDR_SYNC_RATE_LIMIT="0.5"))
+
+    assert (unknown["expected_seconds"], unknown["speed_from"]) == (None, None)
+    assert (known["expected_seconds"], known["speed_from"]) == (10.0, "latest_runs")
+    assert (limited["expected_seconds"], limited["speed_from"]) == (80.0, "rate_limit")
+
+
+def test_the_forecast_for_people_says_the_same(operator):
+    enqueue(operator, 40)
+    result = operator.type("backfill", "--only", "all", "--dry-run", CDR_SYNC_RATE_LIMIT="0.5")
+
+    assert "40 requests would be asked for again (40 pending)" in result.stdout
+    assert "API calls: 40" in result.stdout
+    assert "0:01:20 at 0.5/s, the rate limit" in result.stdout
+
+
+def test_a_backfill_tells_that_its_claims_add_up_and_that_the_counts_agree(operator):
+    operator.type("enqueue", "answered-1", "count_mismatch-1")
+    operator.type("sync")
+    result = operator.type("backfill", "--only", "all")
+
+    assert "2 claims = 2 done" in result.stdout
+    assert "= 2 done\nThe API's count agrees with the legs of 1 of 2 answers" in result.stdout
+    assert "count_mismatch-1" in result.stdout
+    assert operator.rows("SELECT command, batch IS NULL, outcome FROM sync_runs ORDER BY id") == [
+        ("sync", 1, "ok"),
+        ("backfill", 0, "ok"),
+    ]
+
+
+def test_a_selection_of_nothing_says_so_and_writes_no_run(operator):
+    result = operator.type("backfill", "--only", "dead")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "No request is selected: nothing to mark\n"
+    assert operator.rows("SELECT * FROM sync_runs") == []
+
+
+def test_off_a_terminal_lines_of_json_tell_how_it_gets_on(operator, monkeypatch):
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+    enqueue(operator, 60)
+    result = operator.type("backfill", "--only", "all")
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    settled = [line["settled"] for line in lines if "settled" in line]
+
+    assert settled == sorted(settled)
+    assert settled[-1] == 60
+    assert all(line["total"] == 60 and line["eta_seconds"] is not None for line in lines[-2:])
+
+
+def test_a_sync_tells_no_such_lines(operator, monkeypatch):
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+    enqueue(operator, 60)
+
+    assert operator.type("sync").stderr == ""
+
+
+# Failures
+
+
+@pytest.mark.parametrize("most", ["3", "10%"])
+def test_after_so_many_failures_it_stops_claiming_and_says_so(operator, most):
+    operator.type("enqueue", "answered-1")
+    operator.type("sync")  # from now on it is known that the API works
+    operator.type("enqueue", *(f"rejected-{number}" for number in range(30)))
+    failing = {"CDR_SYNC_MAX_ATTEMPTS": "1", "CDR_SYNC_WORKERS": "1"}
+    result = operator.type("backfill", "--only", "all", "--batch", "july", "--max-failures", most, **failing)
+    line = json.loads(result.stderr.splitlines()[-1])
+
+    assert result.exit_code == 65
+    assert "--max-failures" in line["event"]
+    assert "--resume july" in line["event"]
+    assert 3 <= operator.states()["dead"] < 12
+    assert operator.states()["pending"] > 15
+    assert "running" not in operator.states()
+
+
+def test_failures_below_the_limit_end_nothing(operator):
+    operator.type("enqueue", "answered-1", "rejected-1", "malformed_money-1", "answered-2")
+    result = operator.type("backfill", "--only", "all", "--max-failures", "3", "--json")
+    summary = document(result, 65)
+
+    assert (summary["done"], summary["retried"], summary["dead"]) == (2, 1, 1)
+    assert "--max-failures" not in result.stderr
+
+
+def test_an_outage_is_69_and_no_failure_of_the_batch(past, simulator):
+    past.type("sync")
+    simulator.outage = "error_500"
+    result = past.type("backfill", "--only", "all", "--max-failures", "1", "--json")
+
+    assert result.exit_code == 69
+    assert "--max-failures" not in result.stderr
+    assert past.rows("SELECT DISTINCT state, attempts FROM cdr_requests WHERE lane = 1") == [("pending", 0)]
+
+
+# Ended in between
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_backfill_goes_on_in_another_process(operator, simulator, number, code):
+    simulator.latency = 0.03
+    request_ids = enqueue(operator, 200)
+    process = operator.start("backfill", "--only", "all", "--batch", "july", "--json")
+    wait_until(lambda: simulator.total_calls >= 50)
+    process.send_signal(number)
+    stopped = finish(process)
+    left = operator.states()
+    simulator.latency = 0.0
+    again = operator.run("backfill", "--resume", "july", "--json")
+    counts = [json.loads(one.stdout) for one in (stopped, again)]
+
+    assert (stopped.code, again.code) == (code, 0)
+    assert set(left) == {"done", "pending"}
+    assert [one["claimed"] - sum(one[name] for name in OUTCOMES) for one in counts] == [0, 0]
+    assert sum(one["done"] for one in counts) == 200
+    assert counts[1]["batch_by_state"] == {"done": 200}
+    assert max(simulator.calls.values()) == 1
+    assert operator.stored_legs() == true_legs(simulator, request_ids)
+    assert operator.rows("SELECT command, batch, outcome FROM sync_runs ORDER BY id") == [
+        ("backfill", "july", "interrupted"),
+        ("backfill", "july", "ok"),
+    ]
+
+
+def test_a_killed_backfill_goes_on_in_another_process(operator, simulator):
+    simulator.latency = 0.01
+    request_ids = enqueue(operator, 400)
+    process = operator.start("backfill", "--only", "all", "--batch", "july")
+    wait_until(lambda: simulator.total_calls >= 100)
+    process.kill()
+    finish(process)
+    in_hand = operator.states().get("running", 0)
+    again = operator.run("backfill", "--resume", "july", "--json")
+
+    assert 0 < in_hand < 100
+    assert again.code == 0
+    assert json.loads(again.stdout)["batch_by_state"] == {"done": 400}
+    assert operator.stored_legs() == true_legs(simulator, request_ids)
+    assert simulator.total_calls <= 400 + in_hand
+
+
+def test_a_backfill_of_which_nothing_is_left_says_so(past):
+    past.type("backfill", "--only", "done", "--batch", "july")
+    result = past.type("backfill", "--resume", "july")
+
+    assert result.exit_code == 0
+    assert "Batch july: 3 requests = 3 done" in result.stdout
+    assert past.rows("SELECT COUNT(*) FROM sync_runs") == [(1,)]
+
+
+def test_two_processes_share_a_backfill(operator, simulator):
+    simulator.latency = 0.02
+    enqueue(operator, 300)
+    operator.type("backfill", "--only", "all", "--batch", "july", "--no-run")
+    processes = [operator.start("backfill", "--resume", "july", "--json") for _ in range(2)]
+    counts = [json.loads(finish(process).stdout) for process in processes]
+
+    assert sum(one["done"] for one in counts) == 300
+    assert max(simulator.calls.values()) == 1
+    assert operator.states() == {"done": 300}
+
+
+# Beside live requests
+
+
+def test_a_run_beside_a_backfill_asks_for_a_fresh_request_first(operator, simulator):
+    simulator.latency = 0.05
+    enqueue(operator, 300)
+    process = operator.start("backfill", "--only", "all", "--batch", "july")
+    wait_until(lambda: simulator.total_calls >= 20)
+    operator.type("enqueue", "answered-1")
+    operator.type("sync", "--limit", 1)
+    is_at_work = process.poll() is None
+    states = dict(operator.rows("SELECT request_id, state FROM cdr_requests WHERE lane = 0"))
+    process.terminate()
+    finish(process)
+
+    assert is_at_work
+    assert states == {"answered-1": "done"}
+
+
+def test_a_backfill_keeps_to_its_batch(past, simulator):
+    past.type("enqueue", "answered-9")
+    past.type("backfill", "answered-1")
+
+    assert set(simulator.calls) == {"answered-1"}
