@@ -1,7 +1,8 @@
 # What a newcomer types: `make demo`, `make test`. What CI runs: `make check`. Needs Python 3.11 or later.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
-PYTEST_ARGS ?= -n auto
+# One more at a time than there are cores, since tests often wait.
+PYTEST_ARGS ?= -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := $(VENV)/bin
 SOURCES := etl migrations tests benchmarks
 

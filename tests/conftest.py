@@ -27,6 +27,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "databases(names…): what is tested exists on these databases alone")
+    config.addinivalue_line("markers", "heavy: takes both cores for long; CI runs it on one Python alone")
 
 
 def pytest_generate_tests(metafunc):
@@ -69,14 +70,24 @@ class ServerDatabases:
     def __init__(self, server):
         self.server = server
         self.names = (f"cdr_{number}" for number in count())
+        self.template = None
 
     def __call__(self, *, is_migrated=True):
+        if is_migrated and self.server.can_copy:
+            if self.template is None:
+                self.template = self._create(is_migrated=True)
+            name = next(self.names)
+            self.server.copy(self.template, name)
+        else:
+            name = self._create(is_migrated=is_migrated)
+        return self.server.url_of(name)
+
+    def _create(self, *, is_migrated):
         name = next(self.names)
         self.server.create(name)
-        url = self.server.url_of(name)
         if is_migrated:
-            _migrate(url)
-        return url
+            _migrate(self.server.url_of(name))
+        return name
 
     def drop(self, url):
         self.server.drop(read_url(url).database)

@@ -42,6 +42,7 @@ class Server:
     scheme: str  # of the URL
     maintenance: str  # a database that is there from the start
     accounts: tuple[str, ...]  # of the system: who runs it where the tests run as root
+    can_copy = False  # whether a database can be made from another one
     stop_signal = signal.SIGTERM  # ends it at once, whoever is connected
 
     def __init__(self):
@@ -137,6 +138,7 @@ class Server:
 
 class PostgresqlServer(Server):
     scheme = "postgresql"
+    can_copy = True
     maintenance = "postgres"
     accounts = ("postgres", "nobody")
     stop_signal = signal.SIGINT  # the fast shutdown; SIGTERM would wait for every client

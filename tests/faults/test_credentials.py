@@ -10,6 +10,7 @@ from etl.db.tables import sync_runs
 FEW = 12  # calls: those on their way at the start, and the canary
 
 
+@pytest.mark.heavy
 @pytest.mark.fault(26)
 def test_wrong_credentials_with_a_thousand_due_cost_few_calls_and_no_attempt(site):
     site.fill(1_000)

@@ -125,6 +125,7 @@ def looked_at(site):
     return costs
 
 
+@pytest.mark.heavy
 @pytest.mark.fault(37)
 def test_a_claim_looks_at_no_more_in_a_queue_of_a_million_and_without_its_index_at_all_of_it(site, note):
     fill(site, 500, 50)

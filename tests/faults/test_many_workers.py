@@ -23,6 +23,7 @@ def start_many(site, count, *words):
     return [site.start("sync", *words) for _ in range(count)]
 
 
+@pytest.mark.heavy
 @pytest.mark.fault(11)
 def test_six_processes_ask_for_each_of_ten_thousand_requests_once(site):
     site.fill(10_000)
@@ -36,6 +37,7 @@ def test_six_processes_ask_for_each_of_ten_thousand_requests_once(site):
     site.report("each asked for once")
 
 
+@pytest.mark.heavy
 @pytest.mark.fault(35)
 def test_ten_runs_started_at_once_share_the_work(site):
     site.simulator.latency = 0.02

@@ -50,13 +50,14 @@ def hanging():
 @contextlib.contextmanager
 def dripping():
     with health_check(drips_at="start") as check:
-        yield check.url, lambda: check.steps == ["start", "start"] or pytest.fail(check.steps)
+        # What comes after it is told only where the answer came to its end before the patience did.
+        yield check.url, lambda: check.steps[:1] == ["start"] or pytest.fail(str(check.steps))
 
 
 @contextlib.contextmanager
 def failing():
     with health_check(status=500) as check:
-        yield check.url, lambda: check.steps == ["start", "65", "start", "0"] or pytest.fail(check.steps)
+        yield check.url, lambda: check.steps == ["start", "65", "start", "0"] or pytest.fail(str(check.steps))
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ def twenty_runs(site):
     return [finish(process) for processes in rounds for process in processes]
 
 
+@pytest.mark.heavy
 @pytest.mark.fault(27)
 def test_twenty_runs_against_a_closed_port_use_no_attempt_and_one_run_recovers(site):
     site.fill(40)

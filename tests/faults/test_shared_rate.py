@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from time import monotonic
 
+import pytest
 from operators import finish, wait_until
 
 
+@pytest.mark.heavy
 def test_four_processes_together_make_as_many_calls_as_one_may(site):
     """At least nine tenths, since a machine that is busy with other tests may be slow to come round again."""
     site.simulator.latency = 0.02

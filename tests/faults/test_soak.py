@@ -22,6 +22,7 @@ def database_kind(request, fresh_database):  # noqa: ARG001 (it skips where ther
     return request.node.callspec.params["fresh_database"]
 
 
+@pytest.mark.heavy
 def test_after_a_storm_of_injuries_nothing_is_lost_and_nothing_doubled(database_kind):
     done = soak(database_kind, "--seconds", 20, "--seed", 1)
 
@@ -30,6 +31,7 @@ def test_after_a_storm_of_injuries_nothing_is_lost_and_nothing_doubled(database_
     assert done.stderr == ""
 
 
+@pytest.mark.heavy
 @pytest.mark.databases("sqlite")
 def test_negative_control_without_the_fence_a_soak_tells_of_violations(database_kind):
     """By chance no frozen worker may come back in time: then another storm is tried."""
