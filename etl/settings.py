@@ -53,6 +53,7 @@ class Account:
     name: str
     app_id: int
     secret: str = field(repr=False)
+    secret_file: Path | None = field(default=None, compare=False)  # that it was read from
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,7 +111,8 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str] 
         SettingsError: one or more settings are wrong; the message has a line for each.
     """
     problems: list[str] = []
-    path, content = _read_toml(options.get("config") or environment.get("CDR_SYNC_CONFIG"), problems)
+    path, is_named = config_path(options, environment), bool(_named_config(options, environment))
+    content = _read_toml(path, problems, is_named=is_named)
     values: dict[str, Any] = {}
     for name in SETTING_NAMES:
         place, value = _find(name, options, environment, problems)
@@ -143,18 +145,33 @@ def default_config_path() -> Path:
     return Path(platformdirs.user_config_dir(_NAME, appauthor=False)) / "cdr-sync.toml"
 
 
-def _read_toml(named: object, problems: list[str]) -> tuple[Path, dict[str, Any]]:
-    path = Path(str(named)).expanduser() if named else default_config_path()
-    if not named and not path.is_file():
-        return path, {}
+def config_path(options: Mapping[str, object], environment: Mapping[str, str] = os.environ) -> Path:
+    """The TOML file, whether or not it is there: the one that is named, or else the default one."""
+    named = _named_config(options, environment)
+    return Path(str(named)).expanduser() if named else default_config_path()
+
+
+def url_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """The files that are named to hold URLs which are secret or hold a password."""
+    variables = [f"{environment_name(name)}_FILE" for name in _FROM_FILE]
+    return [Path(environment[name]).expanduser() for name in variables if environment.get(name)]
+
+
+def _named_config(options: Mapping[str, object], environment: Mapping[str, str]) -> object:
+    return options.get("config") or environment.get("CDR_SYNC_CONFIG")
+
+
+def _read_toml(path: Path, problems: list[str], *, is_named: bool) -> dict[str, Any]:
+    if not is_named and not path.is_file():
+        return {}
     try:
         with path.open("rb") as file:
-            return path, tomllib.load(file)
+            return tomllib.load(file)
     except OSError as error:
         problems.append(f"{path}: cannot be read: {error.strerror}")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems.append(f"{path}: is not TOML: {error}")
-    return path, {}
+    return {}
 
 
 def _find(
@@ -241,7 +258,9 @@ def _account(
         problems.append(f"{place}: has no secret: set PIOPIY_SECRET or PIOPIY_SECRET_FILE, or secret_file")
     if len(name) > LONGEST_NAME:
         problems.append(f"{place}: the name is longer than {LONGEST_NAME} characters")
-    return Account(name, int(app_id), secret) if len(problems) == before else None
+    if len(problems) > before:
+        return None
+    return Account(name, int(app_id), secret, Path(str(file)).expanduser() if file else None)
 
 
 def _read_secret_file(file: str, place: str, problems: list[str]) -> str | None:

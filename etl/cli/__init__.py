@@ -25,6 +25,7 @@ _COMMANDS = {
     "status": "status",
     "runs": "runs",
     "requests": "requests",
+    "doctor": "doctor",
     "simulator": "simulator",
 }
 

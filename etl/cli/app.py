@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from etl.errors import SettingsError, UsageError
-from etl.settings import DEFAULT_ACCOUNT, Account, Settings, load_settings
+from etl.settings import DEFAULT_ACCOUNT, Account, Settings, config_path, load_settings
 from etl.telemetry import Log
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ class App:
     def settings(self) -> Settings:
         """The settings; wrong ones are told all at once."""
         return load_settings(self._options)
+
+    @property
+    def config_path(self) -> Path:
+        """The TOML file, whether or not it is there."""
+        return config_path(self._options)
 
     @cached_property
     def log(self) -> Log:

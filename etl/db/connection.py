@@ -83,8 +83,8 @@ def read_url(text_: str) -> URL:
 
 
 def shown_url(text_: str) -> str:
-    """A database URL for people: without its password."""
-    return read_url(text_).render_as_string(hide_password=True)
+    """A database URL for people: without its password, which its query can hold too."""
+    return read_url(text_).set(query={}).render_as_string(hide_password=True)
 
 
 def sqlite_path(text_: str) -> Path | None:
@@ -163,18 +163,24 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def server_of(connection: Connection) -> tuple[str, tuple[int, ...]]:
+    """What the database calls itself, and its version; empty where it does not tell."""
+    dialect = connection.dialect
+    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}.get(dialect.name)
+    if name is None:
+        name = "MariaDB" if getattr(dialect, "is_mariadb", False) else "MySQL"
+    return name, tuple(dialect.server_version_info or ())
+
+
 def require_supported_server(connection: Connection) -> None:
     """Refuse a server that is too old for the statements of the queue.
 
     Raises:
         DatabaseUnavailableError: it is; the message names its version and the one needed.
     """
-    dialect = connection.dialect
-    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}.get(dialect.name)
-    if name is None:
-        name = "MariaDB" if getattr(dialect, "is_mariadb", False) else "MySQL"
-    found, oldest = dialect.server_version_info or (), _OLDEST_SERVERS[name]
-    if found and tuple(found) < oldest:
+    name, found = server_of(connection)
+    oldest = _OLDEST_SERVERS[name]
+    if found and found < oldest:
         raise DatabaseUnavailableError(
             f"The server is {name} {_dotted(found)}; cdr-sync needs {_dotted(oldest)} or later"
         )

@@ -1,0 +1,58 @@
+"""`cdr-sync doctor`: what could keep the job from working, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli.app import App, pass_app
+from etl.cli.options import json_option
+from etl.cli.output import print_json
+
+if TYPE_CHECKING:
+    from etl.doctor.findings import Finding
+
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
+_MARGIN = " " * 10
+
+
+@click.command("doctor")
+@json_option
+@click.pass_context
+@pass_app
+def command(app: App, ctx: click.Context, *, as_json: bool) -> None:
+    """Check settings, secret files, database, clock and API, and say how to mend what is amiss.
+
+    Run it as the user that runs the job. Nothing is stored or changed; the API gets one call an account.
+    The exit code is 78 where settings or schema are wrong, 77 where the API refuses the credentials, 69
+    where the API or the database cannot be reached, 1 where something else failed, and 0 with warnings
+    alone.
+    """
+    from etl.doctor.examination import examine  # noqa: PLC0415
+    from etl.doctor.findings import exit_code_of  # noqa: PLC0415
+
+    findings = []
+    for finding in examine(lambda: app.settings, app.config_path):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    exit_code = exit_code_of(findings)
+    if as_json:
+        print_json({"exit_code": exit_code, "checks": findings})
+    ctx.exit(exit_code)
+
+
+def _print(finding: Finding) -> None:
+    """One line a check, and below it what to do. Off a terminal, click leaves the colours out."""
+    word = finding.result.ljust(len(_MARGIN))
+    if not os.environ.get("NO_COLOR"):
+        word = click.style(word, fg=_COLOURS[finding.result])
+    name = f"{finding.check} {finding.account}" if finding.account else finding.check
+    first, *further = finding.found.splitlines()
+    click.echo(f"{word}{name}: {first}")
+    for line in further:
+        click.echo(f"{_MARGIN}{line}")
+    if finding.remedy:
+        click.echo(f"{_MARGIN}→ {finding.remedy}")
