@@ -68,7 +68,7 @@ def test_the_groups_and_commands_of_the_contract_that_are_built_are_registered()
 
     assert {"demo", "db upgrade", "db downgrade", "db current", "db check", "enqueue", "sync"} <= there
     assert {"fetch", "status", "runs", "runs show", "requests list", "requests show", "simulator"} <= there
-    assert {"backfill", "requests retry", "requests cancel"} <= there
+    assert {"backfill", "requests retry", "requests cancel", "doctor"} <= there
 
 
 def test_no_module_with_a_command_is_forgotten():

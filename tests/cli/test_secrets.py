@@ -101,6 +101,8 @@ def everything_told(operator):
         ("-v", "--log-format", "json", "sync", "--json"),
         ("-v", "--log-format", "console", "sync"),
         ("-v", "fetch", "x"),
+        ("doctor",),
+        ("doctor", "--json"),
         ("status",),
         ("runs", "show", 1),
         ("requests", "show", "id0", "--json"),
@@ -188,7 +190,7 @@ def test_a_secret_that_is_not_text_an_http_client_can_send_is_no_crash(operator)
     ],
     ids=lambda settings: "=".join(next(iter(settings.items()))).replace(SECRET, "secret"),
 )
-@pytest.mark.parametrize("words", [("-v", "sync"), ("status",), ("db", "upgrade")], ids=" ".join)
+@pytest.mark.parametrize("words", [("-v", "sync"), ("status",), ("db", "upgrade"), ("doctor",)], ids=" ".join)
 def test_a_wrong_configuration_is_told_without_the_secret(operator, settings, words):
     operator.environment["PIOPIY_SECRET"] = SECRET
     result = operator.type(*words, **settings)

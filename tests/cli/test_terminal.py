@@ -339,3 +339,12 @@ def test_the_module_works_on_a_terminal_too(operator, at_terminal):
 
     assert terminal.code == 0
     assert summary_of(terminal.text)[0] == 7
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_doctor_colours_its_words_on_a_terminal_unless_nobody_wants_it(at_terminal):
+    coloured, plain = at_terminal("doctor").finish(), at_terminal("doctor", NO_COLOR="1").finish()
+
+    assert coloured.raw.count("\x1b[32mok") == coloured.text.count("ok  ") == 9
+    assert "\x1b" not in plain.raw
+    assert [line.split(":")[0] for line in plain.lines] == [line.split(":")[0] for line in coloured.lines]

@@ -1,0 +1,454 @@
+"""The doctor: each trouble by its word, its remedy and its exit code, and nothing changed by looking."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from operators import Operator
+from servers import do_without
+from sqlalchemy import text
+
+from etl.db.connection import read_url, shown_url
+from etl.db.tables import api_accounts
+from etl.doctor.api import UNKNOWN_REQUEST_ID
+
+CHECKS = ["configuration", "accounts", "secret files", "metrics file", "database", "clock", "schema"]
+SQLITE_CHECKS = [*CHECKS, "SQLite file", "api default"]
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")  # of Debian's package `libfaketime`
+PASSWORD = "kXq7Zr2vNw9LmT4yHb6Jc"
+OTHER_HOST = "INSERT INTO sync_runs (command, host, pid, version) VALUES ('sync', ?, 1, '0')"
+
+
+class Examined:
+    """What one examination found, by check."""
+
+    def __init__(self, document):
+        self.code = document["exit_code"]
+        self.by_check = {
+            " ".join(filter(None, (one["check"], one["account"]))): one for one in document["checks"]
+        }
+        self.words = {check: one["result"] for check, one in self.by_check.items()}
+        self.amiss = {check: word for check, word in self.words.items() if word not in ("ok", "skipped")}
+
+    def found(self, check):
+        return self.by_check[check]["found"]
+
+    def remedy(self, check):
+        return self.by_check[check]["remedy"]
+
+
+def examine(operator: Operator, *options, **environment) -> Examined:
+    """Let the doctor look, and fail where its exit code is not what it writes."""
+    result = operator.type(*options, "doctor", "--json", **environment)
+    assert result.stderr == ""
+    examined = Examined(json.loads(result.stdout))
+    assert result.exit_code == examined.code
+    assert all(one["remedy"] for one in examined.by_check.values() if one["result"] in ("warning", "failed"))
+    return examined
+
+
+def contents(operator):
+    """Every file of the operator's, and every row."""
+    tables = ("cdr_requests", "call_legs", "cdr_responses", "sync_runs", "api_accounts")
+    rows = [operator.rows(f"SELECT * FROM {table}") for table in tables]  # noqa: S608 (our own words)
+    return sorted(operator.home.rglob("*")), rows
+
+
+def remember_canary(operator, request_id="answered-1"):
+    operator.type("enqueue", request_id)
+    operator.type("sync")
+    assert operator.rows("SELECT canary_request_id FROM api_accounts") == [(request_id,)]
+
+
+@pytest.fixture
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+# All well, and nothing changed
+
+
+def test_where_all_is_well_each_check_is_one_line_and_the_exit_code_is_0(operator):
+    finished = operator.run("doctor")
+
+    assert (finished.code, finished.stderr) == (0, "")
+    assert [line.split(maxsplit=1)[0] for line in finished.stdout.splitlines()] == ["ok"] * 9
+    assert [line[10:].partition(":")[0] for line in finished.stdout.splitlines()] == SQLITE_CHECKS
+
+
+def test_what_is_amiss_has_its_remedy_in_the_line_below(operator):
+    finished = operator.run("doctor", CDR_SYNC_METRICS_FILE="/nowhere/cdr-sync.prom")
+    (place,) = (n for n, line in enumerate(finished.stdout.splitlines()) if line.startswith("failed"))
+
+    assert finished.code == 1
+    assert finished.stdout.splitlines()[place : place + 2] == [
+        "failed    metrics file: there is no folder /nowhere",
+        "          → mkdir /nowhere",
+    ]
+    assert "\x1b" not in finished.stdout
+
+
+def test_looking_stores_nothing_and_asks_once_for_the_request_that_is_known_to_be_good(operator, simulator):
+    remember_canary(operator)
+    before, calls = contents(operator), dict(simulator.calls)
+    examined = examine(operator)
+
+    assert examined.code == 0
+    assert contents(operator) == before
+    assert simulator.calls == {**calls, "answered-1": calls["answered-1"] + 1}
+
+
+def test_without_such_a_request_it_asks_once_for_one_that_cannot_exist(operator, simulator):
+    before = contents(operator)
+    examined = examine(operator)
+
+    assert examined.code == 0
+    assert contents(operator) == before
+    assert simulator.calls == {UNKNOWN_REQUEST_ID: 1}
+
+
+def test_a_database_that_does_not_exist_is_named_and_not_made(new_operator, simulator):
+    new_operator.connect(simulator)
+    before = sorted(new_operator.home.rglob("*"))
+    examined = examine(new_operator)
+
+    assert examined.code == 78
+    assert examined.amiss == {"database": "failed"}
+    assert str(new_operator.database) in examined.found("database")
+    assert "cdr-sync db upgrade" in examined.remedy("database")
+    assert [examined.words[check] for check in ("clock", "schema", "SQLite file", "api default")] == [
+        *["skipped"] * 3,
+        "ok",
+    ]
+    assert sorted(new_operator.home.rglob("*")) == before
+
+
+# Configuration, accounts, secret files
+
+
+def test_all_wrong_settings_are_told_at_once_and_what_needs_them_is_skipped(operator, simulator):
+    settings = {"CDR_SYNC_WORKERS": "many", "CDR_SYNC_LEASE": "1s", "PIOPIY_APP_ID": "me"}
+    finished = operator.run("doctor", **settings)
+    examined = examine(operator, **settings)
+
+    assert finished.code == examined.code == 78
+    assert [name for name in ("CDR_SYNC_WORKERS", "lease", "app_id") if name not in finished.stdout] == []
+    assert examined.words == {"configuration": "failed", **dict.fromkeys([*CHECKS[1:], "api"], "skipped")}
+    assert "configuration" in examined.found("database")
+    assert simulator.total_calls == 0
+
+
+def test_settings_that_contradict_each_other_are_a_warning(operator):
+    examined = examine(operator, CDR_SYNC_LEASE="119s", CDR_SYNC_TRIES="2")
+    enough = examine(operator, CDR_SYNC_LEASE="120s", CDR_SYNC_TRIES="2")
+
+    assert (examined.code, examined.amiss) == (0, {"configuration": "warning"})
+    assert "120s" in examined.remedy("configuration")
+    assert (enough.code, enough.amiss) == (0, {})
+
+
+def test_without_credentials_everything_else_is_looked_at(operator):
+    examined = examine(operator, PIOPIY_APP_ID="", PIOPIY_SECRET="")
+
+    assert examined.code == 78
+    assert examined.amiss == {"accounts": "failed"}
+    assert (examined.words["schema"], examined.words["api"]) == ("ok", "skipped")
+    assert "PIOPIY_SECRET_FILE" in examined.remedy("accounts")
+
+
+@pytest.mark.parametrize(
+    ("mode", "word"), [(0o600, "ok"), (0o400, "ok"), (0o640, "warning"), (0o604, "warning")]
+)
+@pytest.mark.parametrize(
+    "variable", ["PIOPIY_SECRET_FILE", "CDR_SYNC_DATABASE_URL_FILE", "CDR_SYNC_PING_URL_FILE"]
+)
+def test_a_secret_that_others_can_read_is_a_warning(operator, simulator, variable, mode, word):
+    contents = {
+        "PIOPIY_SECRET_FILE": simulator.secret,
+        "CDR_SYNC_DATABASE_URL_FILE": f"sqlite:///{operator.database}",
+        "CDR_SYNC_PING_URL_FILE": "http://127.0.0.1:9/",
+    }
+    file = operator.home / "a secret"
+    file.write_text(contents[variable])
+    file.chmod(mode)
+    examined = examine(
+        operator, **{"PIOPIY_SECRET": ""} if "SECRET" in variable else {}, **{variable: str(file)}
+    )
+
+    assert examined.code == 0
+    assert examined.amiss == ({} if word == "ok" else {"secret files": word})
+    assert str(file) in examined.found("secret files")
+    assert word == "ok" or examined.remedy("secret files") == f"chmod go-rwx '{file}'"
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ('ping_url = "http://127.0.0.1:9/secret"', "warning"),
+        (f'proxy = "http://me:{PASSWORD}@127.0.0.1:9"', "warning"),
+        ("workers = 2", "ok"),
+    ],
+)
+def test_a_settings_file_is_a_secret_file_where_it_holds_a_secret(operator, line, word):
+    file = operator.home / "settings.toml"
+    file.write_text(line)
+    file.chmod(0o644)
+    examined = examine(operator, "--config", file)
+
+    assert examined.words["secret files"] == word
+    assert str(file) in examined.found("configuration")
+
+
+@pytest.mark.parametrize("content", ["", "\n", None], ids=["empty", "blank", "missing"])
+def test_a_secret_file_without_a_secret_is_a_failure(operator, content):
+    file = operator.home / "secret"
+    if content is not None:
+        file.write_text(content)
+    examined = examine(operator, PIOPIY_SECRET="", PIOPIY_SECRET_FILE=str(file))
+
+    assert examined.code == 78
+    assert "secret_file" in examined.found("configuration")
+
+
+# Database, schema, clock
+
+
+def test_every_database_is_named_with_its_version(operator, database_url):
+    examined = examine(operator, CDR_SYNC_DATABASE_URL=database_url)
+    name = read_url(database_url).get_backend_name()
+
+    assert (examined.code, examined.amiss) == (0, {})
+    assert examined.found("database").lower().startswith(f"{name} ")
+    assert shown_url(database_url) in examined.found("database")
+    assert ("SQLite file" in examined.words) == (name == "sqlite")
+
+
+def test_the_request_that_is_known_to_be_good_is_found_in_every_database(
+    operator, database_url, engine, simulator
+):
+    with engine.begin() as connection:
+        connection.execute(api_accounts.insert().values(account="default", canary_request_id="not_found-1"))
+    examined = examine(operator, CDR_SYNC_DATABASE_URL=database_url)
+
+    assert examined.code == 77
+    assert simulator.calls == {"not_found-1": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "found", "remedy"),
+    [
+        ("UPDATE alembic_version SET version_num = '0001'", "behind", "cdr-sync db upgrade"),
+        ("UPDATE alembic_version SET version_num = '9999'", "newer", "upgrade cdr-sync"),
+        ("DROP TABLE alembic_version", "no tables", "cdr-sync db upgrade"),
+    ],
+    ids=["behind", "ahead", "missing"],
+)
+def test_a_schema_that_is_not_the_one_needed_is_78(operator, engine, change, found, remedy):
+    with engine.begin() as connection:
+        connection.execute(text(change))
+    examined = examine(operator, CDR_SYNC_DATABASE_URL=str(engine.url))
+
+    assert examined.code == 78
+    assert examined.amiss == {"schema": "failed"}
+    assert found in examined.found("schema")
+    assert remedy in examined.remedy("schema")
+    assert (examined.words["database"], examined.words["api default"]) == ("ok", "ok")
+    assert examined.words.get("SQLite file") in (None, "skipped")
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.parametrize("trouble", ["nobody listens", "an unknown user", "an unknown database"])
+def test_a_server_that_lets_nobody_in_is_69_and_no_password_is_shown(
+    operator, database_url, free_port, trouble
+):
+    url = read_url(database_url)
+    wrong = {
+        "nobody listens": url.set(port=free_port),
+        "an unknown user": url.set(username="nobody"),
+        "an unknown database": url.set(database="nothing"),
+    }[trouble].set(password=PASSWORD)
+    shown = wrong.render_as_string(hide_password=False)
+    finished = operator.run("doctor", CDR_SYNC_DATABASE_URL=shown)
+    examined = examine(operator, CDR_SYNC_DATABASE_URL=shown)
+
+    assert finished.code == examined.code == 69
+    assert examined.amiss == {"database": "failed"}
+    assert [examined.words[check] for check in ("clock", "schema", "api default")] == [
+        "skipped",
+        "skipped",
+        "ok",
+    ]
+    assert PASSWORD not in finished.all + str(examined.by_check)
+
+
+def test_neither_a_password_nor_the_query_of_a_url_is_shown():
+    url = f"postgresql://cdr:{PASSWORD}@db/cdr?sslpassword={PASSWORD}"
+
+    assert shown_url(url) == "postgresql+psycopg://cdr:***@db/cdr"
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle://db/cdr"])
+def test_a_database_url_that_is_none_is_78(operator, url):
+    examined = examine(operator, CDR_SYNC_DATABASE_URL=url)
+
+    assert examined.code == 78
+    assert examined.amiss == {"database": "failed"}
+    assert "CDR_SYNC_DATABASE_URL" in examined.remedy("database")
+
+
+def test_a_file_that_is_no_database_is_69(operator):
+    operator.database.write_text("nothing of the kind " * 100)
+    examined = examine(operator)
+
+    assert examined.code == 69
+    assert examined.amiss == {"database": "failed"}
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.parametrize(("offset", "told"), [("+60s", "ahead of"), ("-60s", "behind")])
+def test_a_clock_that_is_wrong_is_a_warning_that_says_that_it_decides_nothing(
+    operator, database_url, offset, told
+):
+    if not FAKETIME.exists():
+        do_without("no libfaketime: run `apt-get install libfaketime`")
+    deceived = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    finished = operator.run("doctor", "--json", CDR_SYNC_DATABASE_URL=database_url, **deceived)
+    examined = Examined(json.loads(finished.stdout))
+
+    assert finished.code == 0
+    assert examined.amiss == {"clock": "warning"}
+    assert f"{told} the database's; it decides nothing" in examined.found("clock")
+
+
+def test_a_file_that_several_machines_use_is_a_warning(operator):
+    for host in ("one", "two"):
+        operator.rows(OTHER_HOST, host)
+    examined = examine(operator)
+
+    assert (examined.code, examined.amiss) == (0, {"SQLite file": "warning"})
+    assert "one, two" in examined.found("SQLite file")
+
+
+# The API
+
+
+@pytest.mark.parametrize("form", ["body", "http"])
+def test_a_404_for_the_request_that_is_known_to_be_good_is_77(operator, simulator, form):
+    remember_canary(operator)
+    simulator.auth_error_form, simulator.secret = form, "a new one that nobody configured"
+    finished = operator.run("doctor")
+
+    assert finished.code == 77
+    assert "failed    api default: 127.0.0.1 refuses the credentials" in finished.stdout
+
+
+@pytest.mark.parametrize("form", ["body", "http"])
+def test_a_404_for_one_that_cannot_exist_tells_nothing_about_the_credentials(operator, simulator, form):
+    simulator.auth_error_form, simulator.secret = form, "a new one that nobody configured"
+    examined = examine(operator)
+
+    assert (examined.code, examined.amiss) == (0, {"api default": "warning"})
+    assert "not told" in examined.found("api default")
+    assert "cdr-sync fetch ID" in examined.remedy("api default")
+
+
+@pytest.mark.parametrize(
+    ("outage", "code", "word"),
+    [
+        ("unauthorized_body", 77, "failed"),
+        ("error_500", 69, "failed"),
+        ("body_500", 69, "failed"),
+        ("reset", 69, "failed"),
+        ("redirect", 69, "failed"),
+        ("garbage", 69, "failed"),
+        ("rate_limited", 0, "warning"),
+        ("rejected", 0, "warning"),
+        ("not_ready", 0, "ok"),
+        ("malformed_money", 0, "ok"),
+        ("none", 0, "ok"),
+    ],
+)
+def test_an_answer_is_judged_as_the_job_judges_it(operator, simulator, outage, code, word):
+    simulator.outage = outage
+    examined = examine(operator)
+
+    assert (examined.code, examined.words["api default"]) == (code, word)
+
+
+def test_an_api_that_nobody_listens_at_is_69(operator, free_port):
+    finished = operator.run("doctor", CDR_SYNC_API_URL=f"http://127.0.0.1:{free_port}/")
+
+    assert finished.code == 69
+    assert "failed    api default: 127.0.0.1 gives no valid answer" in finished.stdout
+
+
+def test_the_deadline_of_a_call_is_kept(operator, simulator):
+    simulator.outage = "stall_headers"
+    examined = examine(operator, CDR_SYNC_REQUEST_TIMEOUT="0.3s")
+
+    assert examined.code == 69
+    assert "within 0.3 s" in examined.found("api default")
+
+
+def test_each_account_is_asked_for_with_its_own_credentials(operator, simulator):
+    file = operator.home / "settings.toml"
+    file.write_text('[accounts.sales]\napp_id = 3333333\nsecret_env = "SALES"\n')
+    simulator.accounts[3333333] = "another"
+    good = examine(operator, "--config", file, SALES="another")
+    bad = examine(operator, "--config", file, SALES="wrong")
+
+    assert (good.code, good.words["api sales"]) == (0, "ok")
+    assert (bad.words["api default"], bad.words["api sales"]) == ("ok", "warning")
+
+
+# Metrics, and several troubles at once
+
+
+def test_a_metrics_file_that_a_run_could_write_is_not_written(operator):
+    file = operator.home / "cdr-sync.prom"
+    good = examine(operator, CDR_SYNC_METRICS_FILE=str(file))
+    a_folder = examine(operator, CDR_SYNC_METRICS_FILE=str(operator.home))
+
+    assert (good.code, good.words["metrics file"]) == (0, "ok")
+    assert (a_folder.code, a_folder.amiss) == (1, {"metrics file": "failed"})
+    assert not file.exists()
+
+
+def test_a_metrics_folder_without_the_right_to_write_is_a_failure(operator, monkeypatch):
+    # Root, as whom tests may run, has every right.
+    monkeypatch.setattr("etl.doctor.configuration.os.access", lambda *_: False)
+    examined = examine(operator, CDR_SYNC_METRICS_FILE=str(operator.home / "cdr-sync.prom"))
+
+    assert (examined.code, examined.amiss) == (1, {"metrics file": "failed"})
+    assert str(operator.home) in examined.found("metrics file")
+
+
+@pytest.mark.parametrize(
+    ("troubles", "code"),
+    [
+        ({"schema", "refused", "metrics"}, 78),
+        ({"database", "refused", "metrics"}, 77),
+        ({"database", "down", "metrics"}, 69),
+        ({"down", "metrics"}, 69),
+        ({"schema", "down"}, 78),
+        ({"metrics"}, 1),
+    ],
+    ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else None,
+)
+def test_of_several_troubles_the_gravest_is_the_exit_code(operator, simulator, troubles, code):
+    environment = {"CDR_SYNC_METRICS_FILE": "/nowhere/x.prom"} if "metrics" in troubles else {}
+    if "schema" in troubles:
+        operator.rows("DROP TABLE alembic_version")
+    if "database" in troubles:
+        operator.database.write_text("nothing of the kind " * 100)
+    simulator.outage = {True: "unauthorized_body"}.get("refused" in troubles) or (
+        "error_500" if "down" in troubles else None
+    )
+    examined = examine(operator, **environment)
+
+    assert examined.code == code
+    assert len(examined.amiss) == len(troubles)
