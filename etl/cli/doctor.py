@@ -50,7 +50,7 @@ def _print(finding: Finding) -> None:
     if not os.environ.get("NO_COLOR"):
         word = click.style(word, fg=_COLOURS[finding.result])
     name = f"{finding.check} {finding.account}" if finding.account else finding.check
-    first, *further = finding.found.splitlines()
+    first, *further = finding.found.split("\n")
     click.echo(f"{word}{name}: {first}")
     for line in further:
         click.echo(f"{_MARGIN}{line}")

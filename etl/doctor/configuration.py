@@ -69,7 +69,7 @@ def _secret_files(settings: Settings, config: Path) -> Iterator[Path]:
     )  # where something stronger is set, it may be gone
     urls = (settings.database_url, settings.proxy)
     secrets = [settings.ping_url, *(url for url in urls if _HOLDS_PASSWORD.search(url))]
-    if config.is_file() and any(secret and secret in config.read_text() for secret in secrets):
+    if config.is_file() and any(secret and secret in config.read_text("utf-8") for secret in secrets):
         yield config
 
 

@@ -300,6 +300,18 @@ def test_a_database_url_that_is_none_is_78(operator, url):
     assert "CDR_SYNC_DATABASE_URL" in examined.remedy("database")
 
 
+def test_an_option_in_the_url_that_the_driver_does_not_know_is_78(operator, database_url):
+    url = read_url(database_url)
+    password = None if url.get_backend_name() == "sqlite" else PASSWORD
+    wrong = url.set(password=password, query={"nonsense": "1"})
+    examined = examine(operator, CDR_SYNC_DATABASE_URL=wrong.render_as_string(hide_password=False))
+
+    assert examined.code == 78
+    assert examined.amiss == {"database": "failed"}
+    assert "nonsense" in examined.found("database")
+    assert PASSWORD not in str(examined.by_check)
+
+
 def test_a_file_that_is_no_database_is_69(operator):
     operator.database.write_text("nothing of the kind " * 100)
     examined = examine(operator)
