@@ -136,7 +136,7 @@ def _read_canaries(connection: Connection, settings: Settings) -> dict[str, str]
 def _check_sqlite_file(engine: Engine, path: Path) -> Finding:
     dangers = sqlite_dangers(engine, path)
     if not dangers:
-        found = "on a local disk, and used by one machine alone"
+        found = "neither a network file system nor a second machine is known of"
         return Finding(check="SQLite file", result="ok", found=found)
     return Finding(
         check="SQLite file",
