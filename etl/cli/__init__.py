@@ -25,6 +25,7 @@ _COMMANDS = {
     "status": "status",
     "runs": "runs",
     "requests": "requests",
+    "reprocess": "reprocess",
     "simulator": "simulator",
 }
 

@@ -10,5 +10,6 @@ SUMMARIES = {
     "status": "Tell how the queue stands.",
     "runs": "List the latest runs, or show one.",
     "requests": "Look into single requests, replay or cancel them.",
+    "reprocess": "Derive legs again from the archived answers, asking nothing.",
     "simulator": "Run a stand-in of the API on this machine.",
 }
