@@ -130,7 +130,8 @@ def _note(page: Page, key: RequestKey, changes: LegChanges, rereading: Rereading
         legs_missing=len(changes.vanished),
         legs_unchanged=changes.unchanged,
     )
-    page.changes[key] = changes
+    if not changes.is_same:
+        page.changes[key] = changes
     if rereading is not None:
         page.rereadings.append(rereading)
         if rereading.state is not None:
