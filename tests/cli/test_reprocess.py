@@ -105,7 +105,7 @@ def test_it_takes_the_region_from_the_settings(operator):
         (("--account", "default"), 5),
         (("--account", "sales"), 0),
     ],
-    ids=" ".join,
+    ids=["since", "until", "its account", "another account"],
 )
 def test_it_can_be_narrowed(archived, options, count):
     result = json.loads(archived.type("reprocess", *options, "--json").stdout)
