@@ -26,6 +26,7 @@ _COMMANDS = {
     "runs": "runs",
     "requests": "requests",
     "doctor": "doctor",
+    "reprocess": "reprocess",
     "simulator": "simulator",
 }
 

@@ -11,5 +11,6 @@ SUMMARIES = {
     "runs": "List the latest runs, or show one.",
     "requests": "Look into single requests, replay or cancel them.",
     "doctor": "Check settings, database and API, and say how to mend what is amiss.",
+    "reprocess": "Derive legs again from the archived answers, asking nothing.",
     "simulator": "Run a stand-in of the API on this machine.",
 }

@@ -10,7 +10,7 @@ from functools import cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, tuple_
+from sqlalchemy import Connection, Row, select
 
 from etl.cdr.identity import LegChanges, NumberedLeg
 from etl.cdr.records import Leg, StoredLeg
@@ -60,9 +60,12 @@ def stored_legs(connection: Connection, requests: Iterable[RequestKey]) -> dict[
     # Most requests have none yet, and to learn that much costs little.
     results = _known_statement(connection.dialect.name).execute(connection, list(requests))
     known = [(account, request_id) for result in results for account, request_id in result]
-    if known:
-        key = tuple_(call_legs.c.account, call_legs.c.request_id)
-        for row in connection.execute(select(call_legs).where(key.in_(known))):
+    # An account at a time: for a list of pairs, SQLite reads the whole table.
+    for account in sorted({account for account, _ in known}):
+        ids = [request_id for owner, request_id in known if owner == account]
+        column = call_legs.c
+        legs = select(call_legs).where(column.account == account, column.request_id.in_(ids))
+        for row in connection.execute(legs):
             found[row.account, row.request_id].append(_stored(row))
     return found
 

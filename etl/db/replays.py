@@ -19,7 +19,7 @@ from etl.db.types import db_now
 Change = Mapping[str, Any]  # column to value
 
 # On MySQL a statement locks what it comes by on its way: by the index of a state, the rows of others too.
-_BY_NUMBER = "FORCE INDEX (PRIMARY)"
+BY_NUMBER = "FORCE INDEX (PRIMARY)"
 
 # Its history stays: fetches, legs, answers, reclaims, and the last error until a valid answer ends it.
 REPLAY: Change = {
@@ -50,12 +50,12 @@ def change_requests(
         .with_for_update()
     )
     for dialect in ("mysql", "mariadb"):
-        look = look.with_hint(cdr_requests, _BY_NUMBER, dialect)
+        look = look.with_hint(cdr_requests, BY_NUMBER, dialect)
     before = connection.execute(look).all()
     if before:
         still = [row.id for row in before]
         statement = update(cdr_requests).where(column.id.in_(still), selection.condition()).values(change)
         for dialect in ("mysql", "mariadb"):
-            statement = statement.with_hint(_BY_NUMBER, dialect_name=dialect)
+            statement = statement.with_hint(BY_NUMBER, dialect_name=dialect)
         connection.execute(statement)
     return list(before)

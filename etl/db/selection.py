@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, false, func, select, true
+from sqlalchemy import Column, ColumnElement, Connection, Row, and_, false, func, select, true
 
 from etl.db.states import BACKFILL, PENDING
 from etl.db.tables import cdr_requests
@@ -122,12 +122,12 @@ def newest_row(connection: Connection) -> int:
     return connection.scalar(select(func.max(_column.id))) or 0
 
 
-def known_accounts(connection: Connection) -> list[str]:
+def known_accounts(connection: Connection, column: Column[str] = _column.account) -> list[str]:
     """The accounts that have requests, by one index look-up each however many requests there are."""
     names: list[str] = []
     while True:
-        statement = select(func.min(_column.account))
-        name = connection.scalar(statement.where(_column.account > names[-1]) if names else statement)
+        statement = select(func.min(column))
+        name = connection.scalar(statement.where(column > names[-1]) if names else statement)
         if name is None:
             return names
         names.append(name)

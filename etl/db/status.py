@@ -38,7 +38,11 @@ class QueueFigures:
 def queue_figures(connection: Connection) -> QueueFigures:
     """Read how the queue stands."""
     column = sync_runs.c
-    well = select(column.finished_at).where(column.outcome == "ok").order_by(column.id.desc()).limit(1)
+    # A run that asks nothing tells nothing of whether the job works.
+    does_ask = column.command != "reprocess"
+    well = (
+        select(column.finished_at).where(column.outcome == "ok", does_ask).order_by(column.id.desc()).limit(1)
+    )
     running = text("SELECT COUNT(*) FROM cdr_requests WHERE state = 'running'")
     return QueueFigures(
         now=database_now(connection),

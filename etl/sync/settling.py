@@ -32,6 +32,7 @@ from etl.db.call_legs import RequestKey, as_stored, stored_legs, upsert_legs
 from etl.db.request_queue import Settlement, hold_claims, settle_claims
 from etl.db.responses import Response, archive_responses, make_response
 from etl.errors import RequestError, UnstorableError
+from etl.settings import Settings
 from etl.sync.asking import Asked
 
 _UNEXPECTED = "unexpected"  # a crash of our own, in place of an error's reason
@@ -51,6 +52,17 @@ class Verdict:
         refused = UnstorableError(f"the database refuses it: {reason}")
         body = self.asked.body if keeps_body else None
         return Verdict(replace(self.asked, legs=(), count=None, body=body, error=refused))
+
+
+def waiting_rules(settings: Settings) -> WaitingRules:
+    """How long requests are waited for, as it is configured."""
+    return WaitingRules(
+        max_attempts=settings.max_attempts,
+        retry_delay=settings.retry_delay,
+        settle=settings.settle,
+        empty_for=settings.empty_for,
+        empty_delay=settings.empty_delay,
+    )
 
 
 def settle(
@@ -77,7 +89,7 @@ def settle(
     ]
     stored = stored_legs(connection, [_key(asked) for asked in answered]) if answered else {}
     changes: dict[RequestKey, LegChanges] = {
-        _key(asked): _changes(connection, stored.get(_key(asked)), asked.legs) for asked in answered
+        _key(asked): leg_changes(connection, stored.get(_key(asked)), asked.legs) for asked in answered
     }
     settlements = []
     for verdict in held:
@@ -106,7 +118,10 @@ _COUNTED_AS: dict[type[Outcome], str] = {
 }
 
 
-def _changes(connection: Connection, stored: Sequence[StoredLeg] | None, legs: Sequence[Leg]) -> LegChanges:
+def leg_changes(
+    connection: Connection, stored: Sequence[StoredLeg] | None, legs: Sequence[Leg]
+) -> LegChanges:
+    """What an answer's legs change in the stored ones, which this database may hold in fewer digits."""
     return compare_legs(stored, as_stored(connection, legs)) if stored else compare_legs((), legs)
 
 

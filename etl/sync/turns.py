@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine
 
-from etl.cdr.outcomes import WaitingRules
 from etl.cdr.records import ClaimedRequest
 from etl.db import accounts, request_queue, runs
 from etl.db.accounts import AccountState
 from etl.db.connection import is_bad_value
 from etl.settings import Settings
 from etl.sync.desk import Desk, News
-from etl.sync.settling import Verdict, settle
+from etl.sync.settling import Verdict, settle, waiting_rules
 from etl.sync.transactions import in_transaction
 from etl.sync.whereabouts import is_alive, this_process
 
@@ -84,13 +83,7 @@ class Turns:
         self._looked_at = self._canaries_told_at = float("-inf")
         self._told: dict[str, News] = {}
         self._rate_limit: SharedRateLimit | None = None
-        self._rules = WaitingRules(
-            max_attempts=settings.max_attempts,
-            retry_delay=settings.retry_delay,
-            settle=settings.settle,
-            empty_for=settings.empty_for,
-            empty_delay=settings.empty_delay,
-        )
+        self._rules = waiting_rules(settings)
 
     def open(self, names: Sequence[str]) -> dict[str, AccountState]:
         """Write the run into the ledger; returns what is known of its accounts."""

@@ -1070,6 +1070,8 @@ READING = [
     ("requests", "retry", "x"),
     ("requests", "cancel", "x"),
     ("backfill", "x", "--dry-run"),
+    ("reprocess",),
+    ("reprocess", "--dry-run"),
 ]
 WORKING = [("enqueue", "one"), ("sync",), ("backfill", "one")]
 

@@ -120,6 +120,16 @@ def test_a_backfill_shows_a_bar_with_its_speed_and_the_time_left_and_says_how_to
 
 
 @pytest.mark.usefixtures("operator")
+def test_a_reprocessing_says_how_far_it_is_and_what_it_did(operator, at_terminal):
+    operator.type("enqueue", "answered-1")
+    operator.type("sync", CDR_SYNC_SETTLE="0")
+    terminal = at_terminal("reprocess").finish()
+
+    assert terminal.code == 0
+    assert "reprocess: 1 read again, 0 changed" in terminal.text
+    assert "Run 2: of 1 request with an archived answer, 0 changed" in terminal.lines
+
+
 def test_a_run_with_nothing_due_shows_no_bar_and_says_so(at_terminal):
     terminal = at_terminal("sync").finish()
 

@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import delete, text
+from sqlalchemy import delete, event, text
 
 from etl.cdr.answers import read_answer
 from etl.cdr.outcomes import WaitingRules
 from etl.cdr.parsing import parse_legs
 from etl.cdr.records import Leg
+from etl.db.call_legs import stored_legs
 from etl.db.connection import reading
 from etl.db.request_queue import Claimant, claim_requests
 from etl.db.tables import RUN_COUNTS, call_legs, cdr_requests, cdr_responses, sync_runs
@@ -695,6 +696,26 @@ def test_everything_that_is_counted_is_a_column_of_the_ledger(worker):
     counts += worker.failed(ServerError("down"), request_id="three")
 
     assert set(counts) <= set(RUN_COUNTS)
+
+
+@pytest.mark.databases("sqlite")
+def test_stored_legs_are_found_by_their_key_whatever_else_is_stored(worker, database):
+    worker.answered(leg("a"), request_id="one")
+    worker.answered(leg("a"), request_id="two")
+    plans = []
+
+    def explain(connection, _cursor, statement, parameters, *_):
+        if "FROM call_legs" in statement and not statement.startswith("EXPLAIN"):
+            plans.extend(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all())
+
+    event.listen(database.engine, "before_cursor_execute", explain)
+    with database.engine.begin() as connection:
+        found = stored_legs(connection, [("default", "one"), ("default", "two"), ("default", "three")])
+    steps = [step for *_, step in plans if "call_legs" in step]
+
+    assert sorted(request_id for _, request_id in found) == ["one", "two"]
+    assert len(steps) == 2
+    assert all(step.startswith("SEARCH call_legs USING") for step in steps)
 
 
 # --- One bad row and its neighbours ------------------------------------------------------------------

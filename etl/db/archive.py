@@ -1,0 +1,140 @@
+"""The archive read again: the latest answer of each request, and what it changes about the request."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, select, update
+
+from etl.db.replays import BY_NUMBER, REPLAY
+from etl.db.selection import known_accounts
+from etl.db.states import DEAD, PENDING
+from etl.db.tables import cdr_requests, cdr_responses
+from etl.db.types import db_now
+
+MALFORMED = "malformed"  # the word of the errors whose answers are archived and can become readable
+_column = cdr_responses.c
+_MYSQL = ("mysql", "mariadb")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which answers are meant, by when they were received: half-open; None means any."""
+
+    account: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedAnswer:
+    """The latest answer of a request, as the archive holds it."""
+
+    request_id: str
+    fetched_at: datetime
+    http_status: int | None
+    body: str
+    sha256: str
+
+    @property
+    def is_as_received(self) -> bool:
+        """Whether the text is the bytes that came. What no text column takes was replaced in it."""
+        return "\ufffd" not in self.body or hashlib.sha256(self.body.encode()).hexdigest() == self.sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Rereading:
+    """What an answer that was read again says of its request; `state` only where it is no longer dead."""
+
+    id: int
+    leg_count: int
+    api_count: int | None
+    state: str | None = None
+
+
+def archived_accounts(connection: Connection, span: Span) -> list[str]:
+    """The accounts whose answers are meant."""
+    return known_accounts(connection, _column.account) if span.account is None else [span.account]
+
+
+def archived_page(connection: Connection, account: str, *, after: str | None, most: int) -> list[str]:
+    """The next IDs of an account that have answers, by the archive's primary key."""
+    page = select(_column.request_id).distinct().where(_column.account == account)
+    if after is not None:
+        page = page.where(_column.request_id > after)
+    return list(connection.scalars(page.order_by(_column.request_id).limit(most)))
+
+
+def meant_ids(connection: Connection, account: str, request_ids: Sequence[str], span: Span) -> list[str]:
+    """Those of some requests whose latest answer is meant."""
+    latest = select(_column.request_id).where(_latest(account, request_ids, span))
+    return list(connection.scalars(latest.order_by(_column.request_id)))
+
+
+def latest_answers(
+    connection: Connection, account: str, request_ids: Sequence[str], span: Span
+) -> list[ArchivedAnswer]:
+    """The latest answers of some requests, where those are meant, with their bodies."""
+    columns = (_column.request_id, _column.fetched_at, _column.http_status, _column.body, _column.sha256)
+    latest = select(*columns).where(_latest(account, request_ids, span))
+    return [ArchivedAnswer(*row) for row in connection.execute(latest.order_by(_column.request_id))]
+
+
+def _latest(account: str, request_ids: Sequence[str], span: Span) -> ColumnElement[bool]:
+    later = cdr_responses.alias("later")
+    is_later = and_(
+        later.c.account == _column.account,
+        later.c.request_id == _column.request_id,
+        later.c.revision > _column.revision,
+    )
+    parts = [_column.account == account, _column.request_id.in_(request_ids), ~exists().where(is_later)]
+    if span.since is not None:
+        parts.append(_column.fetched_at >= span.since)
+    if span.until is not None:
+        parts.append(_column.fetched_at < span.until)
+    return and_(*parts)
+
+
+def hold_requests(
+    connection: Connection, account: str, request_ids: Sequence[str], *, locks: bool = True
+) -> dict[str, Row[Any]]:
+    """The rows of some requests, by ID; with `locks`, nobody else changes them until the commit."""
+    column = cdr_requests.c
+    known = select(column.id).where(column.account == account, column.request_id.in_(request_ids))
+    ids = list(connection.scalars(known))
+    # In the order of their numbers, as the fence of the claims takes them, so that nobody waits crosswise.
+    look = select(cdr_requests).where(column.id.in_(ids)).order_by(column.id)
+    if locks:
+        look = look.with_for_update()
+        for dialect in _MYSQL:
+            look = look.with_hint(cdr_requests, BY_NUMBER, dialect)
+    return {row.request_id: row for row in connection.execute(look)}
+
+
+def write_rereadings(connection: Connection, rereadings: Sequence[Rereading]) -> None:
+    """Write what answers say of requests that `hold_requests` found, in the same transaction.
+
+    Of those that are dead no more, the state is told as that of any valid answer; what is to be asked for
+    again is due now, with all attempts before it.
+    """
+    column = cdr_requests.c
+    by_state: dict[str | None, list[Rereading]] = {}
+    for one in rereadings:
+        by_state.setdefault(one.state, []).append(one)
+    for state, ones in by_state.items():
+        statement = update(cdr_requests).where(column.id == bindparam("row_id"))
+        values: dict[str, Any] = {
+            "leg_count": bindparam("legs"),
+            "api_count": bindparam("said"),
+            "updated_at": db_now(),
+        }
+        if state is not None:
+            statement = statement.where(column.state == DEAD, column.last_error_kind == MALFORMED)
+            values |= {"fetches": column.fetches + 1, "last_error_kind": None, "last_error": None}
+            values |= REPLAY if state == PENDING else {"state": state, "finished_at": db_now()}
+        rows = [{"row_id": one.id, "legs": one.leg_count, "said": one.api_count} for one in ones]
+        connection.execute(statement.values(values), rows)

@@ -1,0 +1,453 @@
+"""Legs derived again from the archive: what it changes, what it leaves alone, what it does beside a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from claims import LEG, RULES, claim_in
+from sqlalchemy import delete, event, exc, update
+
+from etl.db.archive import Span
+from etl.db.connection import open_engine
+from etl.db.status import queue_figures
+from etl.db.tables import call_legs, cdr_requests, cdr_responses, sync_runs
+from etl.errors import NotFoundError
+from etl.settings import Settings
+from etl.sync import reprocessing, rereading
+from etl.sync.asking import Asked, ask
+from etl.sync.reprocessing import Reprocessing
+from etl.sync.settling import Verdict, settle
+from etl.sync.stopping import Stop
+
+LONG_AGO = datetime(2021, 11, 16, 13, 33, 29, tzinfo=UTC)
+B_LEG = {**LEG, "leg": "b", "to": "2079460000"}
+WRONG = {**LEG, "duration": "four"}
+
+
+def body_of(*legs, count=None):
+    return json.dumps({"code": 200, "cdr": legs, "count": len(legs) if count is None else count})
+
+
+@dataclass
+class Archive:
+    """A database whose legs came from answers, by the same way as those of a run."""
+
+    database: object
+
+    def claim(self, request_id):
+        self.database.enqueue(request_id)
+        self.database.change(
+            request_id, state="pending", finished_at=None, run_after=self.database.now(), enqueued_at=LONG_AGO
+        )
+        with self.database.engine.begin() as connection:
+            return next(one for one in claim_in(connection) if one.request_id == request_id)
+
+    def settle(self, asked):
+        with self.database.engine.begin() as connection:
+            settle(connection, [Verdict(asked)], run_id=1, rules=RULES, chance=lambda: 1.0)
+
+    def receive(self, request_id, body):
+        """Store an answer as a run does that takes numbers without a country for Indian ones."""
+        reply = SimpleNamespace(
+            status=200, body=body if isinstance(body, bytes) else body.encode(), retry_after=None
+        )
+        self.settle(ask(self.claim(request_id), lambda _: reply, lambda call: call(), region="IN", secret=""))
+
+    def put_right(self, request_id, body):
+        """Have the archive hold another answer than it did, as if today's rules could read it."""
+        self.change(cdr_responses, request_id, body=body, sha256=hashlib.sha256(body.encode()).hexdigest())
+
+    def change(self, table, request_id, **values):
+        with self.database.engine.begin() as connection:
+            connection.execute(update(table).where(table.c.request_id == request_id).values(values))
+
+    def legs(self, request_id="one"):
+        return self.database.rows(call_legs, request_id=request_id)
+
+    def work(self, region="IN", span=None, *, stop=None, settle=0, on_page=lambda _: None):
+        settings = Settings(default_region=region, settle=timedelta(seconds=settle))
+        return Reprocessing(
+            self.database.engine, settings, span or Span(), stop=stop or Stop(), on_page=on_page
+        )
+
+    def reprocess(self, *arguments, **options):
+        """Do it, after a dry run that must promise what comes; a second time there is nothing left to do."""
+        before = self.everything()
+        foreseen = self.work(*arguments, **options).foresee()
+        assert self.everything() == before
+        result = self.work(*arguments, **options).carry_out()
+        assert (foreseen.counts, foreseen.left) == (result.counts, result.left)
+        after = self.everything()
+        again = self.work(*arguments, **options).carry_out()
+        assert again.counts["changed"] == 0
+        assert self.everything() == after
+        return result
+
+    def everything(self):
+        return [self.database.rows(table) for table in (cdr_requests, cdr_responses, call_legs)]
+
+
+@pytest.fixture(scope="module")
+def engine(fresh_database):
+    """One database for all these tests, each of which leaves it empty."""
+    engine = open_engine(fresh_database())
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def archive(database):
+    yield Archive(database)
+    with database.engine.begin() as connection:
+        for table in (call_legs, cdr_responses, cdr_requests, sync_runs):
+            connection.execute(delete(table))
+
+
+@pytest.fixture
+def small_pages(monkeypatch):
+    monkeypatch.setattr(reprocessing, "PAGE", 3)
+    monkeypatch.setattr(rereading, "_BODIES", 2)
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_another_region_reaches_what_is_stored_page_by_page_and_nothing_else(archive):
+    for number in range(7):
+        archive.receive(f"id {number}", body_of(LEG, B_LEG))
+    pages = []
+    result = archive.work("GB", on_page=lambda total: pages.append(total.counts["requests"])).carry_out()
+    legs = archive.database.rows(call_legs)
+
+    assert pages == [3, 6, 7]
+    assert {name: count for name, count in result.counts.items() if count} == {
+        "requests": 7,
+        "changed": 7,
+        "legs_updated": 7,
+        "legs_unchanged": 7,
+    }
+    assert {(leg["leg"], leg["to_e164"], leg["revision"], leg["run_id"]) for leg in legs} == {
+        ("a", "+919100000000", 1, 1),
+        ("b", "+442079460000", 2, result.run_id),
+    }
+
+
+def test_what_was_altered_by_hand_is_as_the_answer_says_and_a_second_time_changes_nothing(archive):
+    archive.receive("one", body_of(LEG, B_LEG))
+    archive.receive("lost", body_of(LEG))
+    archive.receive("same", body_of(LEG))
+    archive.change(cdr_requests, "one", leg_count=5)
+    archive.change(call_legs, "one", duration_seconds=9, to_number="911234")
+    with archive.database.engine.begin() as connection:
+        connection.execute(delete(call_legs).where(call_legs.c.request_id == "lost"))
+    result = archive.reprocess()
+    present = {
+        leg["to_number"]: leg["duration_seconds"] for leg in archive.legs() if not leg["missing_since"]
+    }
+
+    assert result.counts["changed"] == 2
+    assert [result.counts[f"legs_{what}"] for what in ("inserted", "missing", "unchanged")] == [3, 2, 1]
+    assert present == {"919100000000": 4, "2079460000": 4}
+    assert len(archive.legs()) == 4
+    assert len(archive.legs("lost")) == 1
+    assert archive.database.request("one")["leg_count"] == 2
+
+
+def test_a_changed_leg_gains_a_revision_and_a_leg_that_is_there_again_does_not(archive):
+    archive.receive("one", body_of(LEG))
+    archive.receive("two", body_of(LEG))
+    archive.change(call_legs, "one", rate=9)
+    archive.change(call_legs, "two", missing_since=archive.database.now())
+    result = archive.reprocess()
+    (one,), (two,) = archive.legs("one"), archive.legs("two")
+
+    assert result.counts["legs_updated"] == 2
+    assert (one["revision"], one["run_id"], str(one["rate"])) == (2, result.run_id, "0.39")
+    assert (two["revision"], two["missing_since"]) == (1, None)
+
+
+def test_only_the_latest_answer_counts(archive):
+    archive.receive("one", body_of(LEG))
+    archive.receive("one", body_of(LEG, B_LEG))
+    archive.receive("one", body_of(B_LEG))
+    before = archive.everything()
+    result = archive.reprocess()
+
+    assert (result.counts["requests"], result.counts["changed"]) == (1, 0)
+    assert archive.everything() == before
+
+
+def test_the_time_of_the_latest_answer_is_half_open_to_the_microsecond(archive):
+    midnight, day, tick = datetime(2026, 11, 1, tzinfo=UTC), timedelta(days=1), timedelta(microseconds=1)
+    times = {"before": midnight - tick, "first": midnight, "last": midnight + day - tick}
+    for name, at in {**times, "after": midnight + day}.items():
+        archive.receive(name, body_of(B_LEG))
+        archive.change(cdr_responses, name, fetched_at=at)
+    archive.receive("later", body_of(LEG))
+    archive.change(cdr_responses, "later", fetched_at=midnight)
+    archive.receive("later", body_of(B_LEG))
+    result = archive.reprocess("GB", Span(since=midnight, until=midnight + day))
+    changed = {leg["request_id"] for leg in archive.database.rows(call_legs) if leg["revision"] > 1}
+
+    assert result.counts["requests"] == 2
+    assert changed == {"first", "last"}
+
+
+def test_of_several_accounts_one_can_be_meant_and_an_id_of_another_is_left_alone(archive):
+    archive.receive("one", body_of(B_LEG))
+    with archive.database.engine.begin() as connection:
+        for table in (cdr_requests, call_legs, cdr_responses):
+            (row,) = connection.execute(table.select()).mappings().all()
+            values = {name: value for name, value in row.items() if name != "id"}
+            connection.execute(table.insert().values({**values, "account": "sales"}))
+    one = archive.reprocess("GB", Span(account="sales"))
+    changed = [leg["account"] for leg in archive.legs() if leg["revision"] > 1]
+    others = archive.reprocess("GB")
+
+    assert (one.counts["changed"], changed) == (1, ["sales"])
+    assert (others.counts["requests"], others.counts["changed"]) == (2, 1)
+
+
+def test_a_request_that_is_not_in_the_queue_any_more_has_legs_all_the_same(archive):
+    archive.receive("one", body_of(B_LEG))
+    with archive.database.engine.begin() as connection:
+        connection.execute(delete(cdr_requests))
+    result = archive.reprocess("GB")
+
+    assert result.counts["legs_updated"] == 1
+    assert archive.legs()[0]["to_country"] == "GB"
+
+
+# --- Answers that could not be read ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "state", "counted", "settle"),
+    [
+        (body_of(LEG, B_LEG), "done", "done", 0),
+        (body_of(), "empty", "empty", 0),
+        (body_of(LEG, count=2), "pending", "put_off", 0),
+        (body_of(LEG, B_LEG), "pending", "put_off", 10**9),
+    ],
+    ids=["final", "without legs", "count disagrees", "not final when it came"],
+)
+def test_a_request_that_died_of_an_answer_that_can_be_read_now_is_settled_by_it(
+    archive, body, state, counted, settle
+):
+    archive.receive("one", body_of(WRONG))
+    dead = archive.database.request("one")
+    archive.put_right("one", body)
+    result = archive.reprocess(settle=settle)
+    row = archive.database.request("one")
+
+    assert (dead["state"], dead["last_error_kind"], dead["fetches"]) == ("dead", "malformed", 0)
+    assert (row["state"], row["fetches"], row["leg_count"]) == (state, 1, len(archive.legs()))
+    assert row["api_count"] == json.loads(body)["count"]
+    assert (row["last_error_kind"], row["last_error"]) == (None, None)
+    assert (row["finished_at"] is None) == (state == "pending")
+    assert (result.counts[counted], result.counts["changed"]) == (1, 1)
+
+
+def test_what_is_to_be_asked_for_again_is_due_at_once_with_all_attempts_before_it(archive):
+    archive.receive("one", body_of(WRONG))
+    archive.put_right("one", body_of(LEG, count=2))
+    archive.database.change("one", attempts=8, run_after=archive.database.now() + timedelta(days=1))
+    archive.reprocess()
+    with archive.database.engine.begin() as connection:
+        claimed = claim_in(connection)
+
+    assert [(one.request_id, one.attempts, one.fetches) for one in claimed] == [("one", 1, 1)]
+
+
+@pytest.mark.parametrize("body", [body_of(WRONG), b"<html>", body_of(LEG).encode().replace(b"out", b"\xff")])
+def test_what_still_cannot_be_read_is_counted_and_left_alone(archive, body):
+    archive.receive("one", body_of(LEG))
+    archive.receive("one", body)
+    before = archive.everything()
+    result = archive.reprocess("GB")
+
+    assert archive.everything() == before
+    assert (result.counts["unreadable"], result.counts["changed"]) == (1, 0)
+    assert [(name, account) for name, account, _ in result.left] == [("one", "default")]
+
+
+def test_what_died_of_something_else_gets_its_legs_and_stays_dead(archive):
+    archive.receive("one", body_of(B_LEG))
+    archive.settle(Asked(archive.claim("one"), calls=1, error=NotFoundError("unknown", http_status=404)))
+    archive.database.change("one", state="dead", finished_at=archive.database.now())
+    result = archive.reprocess("GB")
+    row = archive.database.request("one")
+
+    assert (row["state"], row["last_error_kind"], row["fetches"]) == ("dead", "not_found", 1)
+    assert (result.counts["legs_updated"], result.counts["done"]) == (1, 0)
+
+
+def test_a_value_that_the_database_refuses_costs_no_other_request(archive, monkeypatch):
+    for name in ("good", "bad", "fine"):
+        archive.receive(name, body_of(B_LEG))
+    derive = rereading._derive
+
+    def derive_too_much(answer, *, region):
+        legs, count = derive(answer, region=region)
+        return legs, 2**70 if answer.request_id == "bad" else count
+
+    monkeypatch.setattr(rereading, "_derive", derive_too_much)
+    result = archive.work("GB").carry_out()
+    changed = {leg["request_id"] for leg in archive.database.rows(call_legs) if leg["revision"] > 1}
+
+    assert changed == {"good", "fine"}
+    assert (result.counts["requests"], result.counts["changed"], result.counts["refused"]) == (3, 2, 1)
+    assert [name for name, _, _ in result.left] == ["bad"]
+    assert archive.database.row(sync_runs)["legs_updated"] == 2
+
+
+# --- The run and its end -----------------------------------------------------------------------------
+
+
+def test_the_ledger_counts_what_a_run_did_with_no_call_and_nothing_of_a_dry_run(archive):
+    archive.receive("one", body_of(B_LEG))
+    archive.receive("two", body_of(WRONG))
+    archive.put_right("two", body_of(LEG))
+    archive.work("GB").foresee()
+    result = archive.work("GB").carry_out()
+    run = archive.database.row(sync_runs)
+    names = ("command", "outcome", "api_calls", "claimed", "done", "legs_inserted", "legs_updated")
+
+    assert [run[name] for name in names] == ["reprocess", "ok", 0, 0, 1, 1, 1]
+    assert run["id"] == result.run_id
+    assert run["finished_at"] is not None
+
+
+def test_a_run_that_asks_nothing_is_no_success_of_the_job(archive):
+    archive.receive("one", body_of(LEG))
+    archive.work().carry_out()
+
+    with archive.database.engine.connect() as connection:
+        assert queue_figures(connection).last_success_at is None
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_signal_ends_it_after_the_page_in_hand_and_the_same_again_does_the_rest(archive):
+    for number in range(7):
+        archive.receive(f"id {number}", body_of(B_LEG))
+    stop = Stop()
+    stopped = archive.work("GB", stop=stop, on_page=lambda _: stop.request(signal.SIGINT)).carry_out()
+    rest = archive.work("GB").carry_out()
+
+    assert (stopped.counts["changed"], stopped.exit_code) == (3, 130)
+    assert (rest.counts["changed"], rest.counts["legs_unchanged"]) == (4, 3)
+    assert [run["outcome"] for run in archive.database.rows(sync_runs)] == ["interrupted", "ok"]
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_what_breaks_between_two_pages_leaves_whole_pages_and_the_same_again_does_the_rest(archive):
+    for number in range(7):
+        archive.receive(f"id {number}", body_of(B_LEG))
+
+    def end(total):
+        if total.counts["requests"] == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        archive.work("GB", on_page=end).carry_out()
+    left = {leg["request_id"] for leg in archive.database.rows(call_legs, revision=1)}
+    rest = archive.work("GB").carry_out()
+
+    assert left == {"id 6"}
+    assert rest.counts["changed"] == 1
+    assert [run["outcome"] for run in archive.database.rows(sync_runs)] == ["failed", "ok"]
+
+
+def test_a_lost_reply_to_a_commit_counts_nothing_twice(archive, monkeypatch):
+    archive.receive("one", body_of(B_LEG))
+    commit, commits = archive.database.engine.dialect.do_commit, []
+
+    def commit_and_break(connection):
+        commit(connection)
+        commits.append(connection)
+        if len(commits) in (1, 3):  # the run's begin, then its page; between them it is looked up
+            error = exc.OperationalError("COMMIT", {}, Exception("gone"))
+            error.connection_invalidated = True
+            raise error
+
+    monkeypatch.setattr(archive.database.engine.dialect, "do_commit", commit_and_break)
+    result = archive.work("GB").carry_out()
+
+    assert result.counts["changed"] == 1
+    assert archive.database.row(sync_runs)["legs_updated"] == 1
+    assert archive.legs()[0]["revision"] == 2
+
+
+# --- Beside a run ------------------------------------------------------------------------------------
+
+
+def test_a_running_request_is_left_to_its_run_and_counted(archive):
+    archive.receive("one", body_of(B_LEG))
+    archive.claim("one")
+    before = archive.everything()
+    result = archive.reprocess("GB")
+
+    assert archive.everything() == before
+    assert (result.counts["requests"], result.counts["running"], result.counts["changed"]) == (1, 1, 0)
+
+
+def reprocess_beside_a_run(archive, monkeypatch):
+    """Derive legs again while a run brings a fresh answer, after the old one was read, before it is used."""
+    archive.receive("one", body_of(LEG, count=2))  # not final, and so due again
+    archive.change(call_legs, "one", duration_seconds=9)
+    archive.database.change("one", run_after=LONG_AGO)
+    fresh = body_of({**LEG, "duration": 60})
+    reply = SimpleNamespace(status=200, body=fresh.encode(), retry_after=None)
+
+    def run():
+        with archive.database.engine.begin() as connection:
+            claims = claim_in(connection)
+        for claim in claims:
+            archive.settle(ask(claim, lambda _: reply, lambda call: call(), region="IN", secret=""))
+
+    rival, write = threading.Thread(target=run), reprocessing.upsert_legs
+
+    def write_later(*arguments, **options):
+        rival.start()
+        rival.join(1)  # it ends at once, unless it waits for this transaction
+        write(*arguments, **options)
+
+    monkeypatch.setattr(reprocessing, "upsert_legs", write_later)
+    archive.work().carry_out()
+    rival.join(20)
+    assert not rival.is_alive()
+    run()
+    return [leg["duration_seconds"] for leg in archive.legs()]
+
+
+def test_a_fresh_answer_is_never_replaced_by_the_one_before(archive, monkeypatch):
+    assert reprocess_beside_a_run(archive, monkeypatch) == [60]
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+def test_negative_control_without_the_lock_a_fresh_answer_is_replaced_by_the_one_before(archive, monkeypatch):
+    def take_out(_connection, _cursor, statement, parameters, *_):
+        return statement.removesuffix(" FOR UPDATE"), parameters
+
+    event.listen(archive.database.engine, "before_cursor_execute", take_out, retval=True)
+    stored = reprocess_beside_a_run(archive, monkeypatch)
+    event.remove(archive.database.engine, "before_cursor_execute", take_out)
+
+    assert stored == [4]
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+def test_it_waits_for_nobody_who_has_other_requests_in_hand(archive, guard):
+    archive.receive("theirs", body_of(B_LEG))
+    archive.receive("ours", body_of(B_LEG))
+    archive.change(cdr_responses, "ours", fetched_at=LONG_AGO)
+    with archive.database.engine.begin() as somebody:
+        somebody.execute(update(cdr_requests).where(cdr_requests.c.request_id == "theirs").values(reclaims=1))
+        result = guard(archive.work("GB", Span(until=LONG_AGO + timedelta(1))).carry_out, seconds=10)
+
+    assert result.counts["changed"] == 1
