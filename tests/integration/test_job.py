@@ -156,7 +156,7 @@ def every_scenario(lasting_system):
     system.enqueue(*GOOD)
     system.enqueue(*(f"{scenario}-1" for scenario in SCENARIOS))
     settings = system.settings(
-        workers=12, tries=2, max_attempts=2, request_timeout=0.6, settle=0.5, empty_delay=0.1
+        workers=12, tries=2, max_attempts=2, request_timeout=1, settle=0.5, empty_delay=0.1
     )
     system.summaries = system.work_off(settings, but=["none-1"], seconds=60)
     system.change("none-1", enqueued_at=system.now() - 73 * HOUR, run_after=system.now())
