@@ -130,6 +130,7 @@ def test_a_reprocessing_says_how_far_it_is_and_what_it_did(operator, at_terminal
     assert "Run 2: of 1 request with an archived answer, 0 changed" in terminal.lines
 
 
+@pytest.mark.usefixtures("operator")
 def test_a_run_with_nothing_due_shows_no_bar_and_says_so(at_terminal):
     terminal = at_terminal("sync").finish()
 
