@@ -27,7 +27,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "databases(names…): what is tested exists on these databases alone")
-    config.addinivalue_line("markers", "heavy: keeps both cores busy for long; CI runs it on one Python alone")
+    config.addinivalue_line("markers", "heavy: keeps both cores busy; CI runs it on one Python alone")
 
 
 def pytest_generate_tests(metafunc):
