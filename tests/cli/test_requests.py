@@ -255,10 +255,10 @@ def test_a_dry_run_of_cancel_changes_nothing(one_in_each_state):
 
 
 def test_a_request_that_a_run_has_in_hand_is_not_cancelled_under_it(operator, simulator):
-    simulator.latency = 1.0
+    simulator.latency = 4.0
     operator.type("enqueue", "answered-1")
     process = operator.start("sync")
-    wait_until(lambda: simulator.total_calls)
+    wait_until(lambda: operator.states() == {"running": 1})
     refused = operator.type("requests", "cancel", "answered-1")
     replayed = operator.type("requests", "retry", "answered-1")
     run = finish(process)
