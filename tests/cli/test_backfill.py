@@ -156,10 +156,10 @@ def test_a_list_without_any_id_is_a_failure(past):
 
 
 def test_what_a_run_has_in_hand_is_left_to_it_and_said_so(operator, simulator):
-    simulator.latency = 1.0
+    simulator.latency = 4.0
     operator.type("enqueue", "answered-1")
     process = operator.start("sync")
-    wait_until(lambda: simulator.total_calls)
+    wait_until(lambda: operator.states() == {"running": 1})
     result = document(operator.type("backfill", "answered-1", "--json"))
     run = finish(process)
 
