@@ -154,7 +154,7 @@ def test_a_view_whose_table_is_gone_is_told(engine):
         connection.execute(sa.text("CREATE VIEW rate_evidence AS SELECT x FROM gone"))
         connection.execute(sa.text("DROP TABLE gone"))
 
-    with pytest.raises(FailedCheckError, match="broken_view.*rate_evidence"):
+    with pytest.raises(FailedCheckError, match=r"broken_view.*rate_evidence"):
         check(engine)
 
 
