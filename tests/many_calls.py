@@ -10,10 +10,10 @@ from sqlalchemy import text
 YEAR_BEGINS, YEAR_SECONDS = "2026-01-01 00:00:00", 31_536_000
 LEGS_A_CALL = 1.92
 _NUMBERS = {
-    "sqlite": "(WITH RECURSIVE counted (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {0})"
+    "sqlite": "(WITH RECURSIVE counted (n) AS (SELECT {0} UNION ALL SELECT n + 1 FROM counted WHERE n < {1})"
     " SELECT n FROM counted) AS numbers",
-    "postgresql": "generate_series(CAST(1 AS bigint), {0}) AS numbers (n)",
-    "mariadb": "(SELECT seq AS n FROM seq_1_to_{0}) AS numbers",
+    "postgresql": "generate_series(CAST({0} AS bigint), {1}) AS numbers (n)",
+    "mariadb": "(SELECT seq AS n FROM seq_{0}_to_{1}) AS numbers",
 }
 _SECOND = f"n * {YEAR_SECONDS} / {{0}}"
 _TIME = {
@@ -27,6 +27,7 @@ _SCRAMBLED = {
     "postgresql": "lpad(CAST(n * 48271 % 2147483647 AS text), 10, '0') || '{tail}'",
     "mariadb": "CONCAT(LPAD(n * 48271 % 2147483647, 10, '0'), '{tail}')",
 }
+_AT_ONCE = 500_000  # so that no statement takes longer than a client waits
 _TAIL = "xK7qPI2Wi919AKS5LlzNEJKy7kb2Vg3IN"  # of 43 characters in all
 _NUMBER = {
     "sqlite": "'+91' || {0}",
@@ -67,15 +68,13 @@ def fill(connection, kind, calls):
     words = {
         "request_id": _SCRAMBLED[kind].format(tail=_TAIL),
         "time": _TIME[kind].format(calls),
-        "numbers": _NUMBERS[kind].format(calls),
         "to_number": called,
         "to_e164": _NUMBER[kind].format(called),
     }
     if kind == "mariadb":
         connection.execute(text("SET unique_checks = 0, check_constraint_checks = 0"))
-    if kind == "postgresql":
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SET LOCAL maintenance_work_mem = '256MB'"))
-    for statement in (_LEGS, _REQUESTS):
-        connection.execute(text(statement.format(**words)))
+    for first in range(1, calls + 1, _AT_ONCE):
+        numbers = _NUMBERS[kind].format(first, min(calls, first + _AT_ONCE - 1))
+        for statement in (_LEGS, _REQUESTS):
+            connection.execute(text(statement.format(numbers=numbers, **words)))
     connection.execute(text("ANALYZE TABLE call_legs, cdr_requests" if kind == "mariadb" else "ANALYZE"))
