@@ -471,7 +471,7 @@ def upgrade() -> None:
             " /*!80023 INVISIBLE */ /*M!100300 INVISIBLE */ COMMENT 'UTC day of call_time, for the index'"
         )
     create_indexes(dialect, said)
-    op.execute("DROP VIEW calls")
+    op.execute("DROP VIEW IF EXISTS calls")
     for name, text in VIEWS.items():
         op.execute(f"CREATE VIEW {name} AS\n{text.format(**said)}")
     if dialect == "postgresql":
@@ -507,7 +507,7 @@ def create_indexes(dialect: str, said: dict[str, str]) -> None:
 
 def downgrade() -> None:
     for name in reversed(VIEWS):
-        op.execute(f"DROP VIEW {name}")
+        op.execute(f"DROP VIEW IF EXISTS {name}")
     # The view as it was, by the migration that made it.
     op.get_context().script.get_revision("0002").module.upgrade()
     op.drop_index("ix_cdr_requests_batch", "cdr_requests")

@@ -137,13 +137,16 @@ def test_a_missing_index_by_day_is_told_though_the_models_do_not_have_it(engine)
         ),
     ],
 )
-def test_a_view_whose_columns_differ_is_told(engine, change, told):
+def test_a_view_that_differs_is_told_and_made_anew_by_going_down_and_up(engine, change, told):
     with engine.begin() as connection:
         for statement in change.split("; "):
             connection.execute(sa.text(statement))
 
     with pytest.raises(FailedCheckError, match=told):
         check(engine)
+    downgrade(engine, "0003")
+    upgrade(engine)
+    check(engine)
 
 
 @pytest.mark.databases("sqlite", "mariadb")  # PostgreSQL keeps what a view needs
