@@ -131,6 +131,6 @@ def _known(error: BaseException) -> CdrSyncError | None:
         return error
     if "sqlalchemy" not in sys.modules:
         return None
-    from etl.db.connection import told  # noqa: PLC0415
+    from etl.db.failures import told  # noqa: PLC0415
 
     return told(error)

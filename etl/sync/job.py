@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from sqlalchemy import Engine
 
 from etl.db.accounts import AccountState
-from etl.db.connection import is_bad_value
+from etl.db.failures import is_bad_value
 from etl.settings import Account, Settings
 from etl.sync.asking import Asked, Askers, AskOne
 from etl.sync.desk import Desk

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine
 from etl.cdr.records import ClaimedRequest
 from etl.db import accounts, request_queue, runs
 from etl.db.accounts import AccountState
-from etl.db.connection import is_bad_value
+from etl.db.failures import is_bad_value
 from etl.settings import Settings
 from etl.sync.desk import Desk, News
 from etl.sync.settling import Verdict, settle, waiting_rules

@@ -14,7 +14,7 @@ from systems import guard
 
 from etl.db import request_queue
 from etl.db.connection import sqlite_path
-from etl.db.request_queue import enqueue_requests
+from etl.db.enqueueing import enqueue_requests
 
 ALIKE = (
     "8DI2mXpy2K7q",
