@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -18,6 +19,11 @@ OUTCOMES = {
     "dead": "dead",
     "lost_leases": "taken over by others",
 }
+
+
+def unsettled(counts: Mapping[str, int]) -> int:
+    """How many claims have no outcome: those in a run's hand, or left behind by one that died."""
+    return counts["claimed"] - sum(counts[name] for name in OUTCOMES)
 
 
 @dataclass(frozen=True, slots=True)

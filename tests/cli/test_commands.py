@@ -923,15 +923,23 @@ def test_runs_lists_the_latest_first_and_shows_one(operator):
     assert latest == listed[:1]
     assert shown == listed[1]
     assert adds_up(shown)
+    assert (shown["unsettled"], shown["held"]) == (0, 0)
     assert shown["command"] == "sync"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)", shown["started_at"])
 
 
-def test_runs_for_people_name_the_outcome(operator):
+def test_runs_for_people_name_the_outcome_and_what_became_of_the_claims(operator):
     operator.type("sync")
+    operator.type("enqueue", "answered-1", "malformed_money-1")
+    operator.type("sync")
+    operator.type("reprocess")
+    idle, worked, reprocessed = operator.type("runs").stdout.splitlines()[:1:-1]
 
-    assert "ok" in operator.type("runs").stdout
+    assert (" ok " in idle, idle.endswith("  0")) == (True, True)
+    assert (" dead_letters " in worked, worked.endswith("  2 = 1 done, 1 dead")) == (True, True)
+    assert reprocessed.endswith("  none, since it asks nothing")
     assert "legs_unchanged" in operator.type("runs", "show", 1).stdout
+    assert operator.type("runs", "show", 2).stdout.endswith("\nClaims: 2 = 1 done, 1 dead\n")
 
 
 def test_no_runs_and_no_requests_are_lists_all_the_same(operator):
