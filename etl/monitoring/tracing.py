@@ -54,7 +54,7 @@ class RunTrace:
         self._offset = time.time_ns() - time.monotonic_ns()
         api = urlsplit(api_url)
         port = api.port or {"http": 80, "https": 443}[api.scheme]
-        self._about_api = {
+        self._about_api: Attributes = {
             "http.request.method": "POST",
             "server.address": api.hostname or "",
             "server.port": port,
@@ -179,4 +179,4 @@ class _Exporter(SpanExporter):
 
     def shutdown(self) -> None:
         """Close the connection."""
-        self._otlp.shutdown()
+        self._otlp.shutdown()  # type: ignore[no-untyped-call]

@@ -90,7 +90,6 @@ def test_a_run_is_a_trace_of_its_asks_and_its_transactions(operator, simulator, 
         "server_error",
     ]
     assert asks["error_500-1"].attributes["cdr_sync.calls"] == 2
-    assert [span.attributes["cdr_sync.request_id"] for span in traces.named("canary")] == ["answered-1"]
     assert [asks[name].is_error for name in ("answered-1", "malformed_money-1")] == [False, True]
     assert sum(span.attributes["cdr_sync.settled"] for span in settles) == 3
     assert {span.attributes["db.system.name"] for span in settles} == {"sqlite"}
@@ -98,6 +97,21 @@ def test_a_run_is_a_trace_of_its_asks_and_its_transactions(operator, simulator, 
         (run.trace_id, run.span_id)
     }
     assert all(0 < span.seconds < run.seconds for span in [*asks.values(), *settles])
+
+
+def test_a_request_that_is_asked_for_only_to_find_out_whether_the_api_works_is_a_span_of_its_own(
+    operator, simulator, traces
+):
+    operator.type("enqueue", "answered-known")
+    operator.type("sync")
+    simulator.outage = "error_500"
+    operator.type("enqueue", *(f"answered-{number}" for number in range(6)))
+    operator.type("sync", CDR_SYNC_TRIES="1")
+    (canary,) = traces.named("canary")
+
+    assert canary.attributes["cdr_sync.request_id"] == "answered-known"
+    assert (canary.attributes["error.type"], canary.is_error) == ("server_error", True)
+    assert traces.named("sync")[1].attributes["cdr_sync.outcome"] == "api_down"
 
 
 def test_a_trace_holds_neither_the_secret_nor_a_phone_number_nor_what_the_api_said(
