@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from etl.cli.app import App
-from etl.cli.crash import tell_crash
 from etl.cli.output import counted
 from etl.cli.progress import watched
 from etl.sync.summary import OUTCOMES
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from etl.settings import Account
+    from etl.sync.observing import Observer
     from etl.sync.summary import Limits, Summary
 
 
@@ -25,8 +26,10 @@ def work(
     engine: Engine | None = None,
     command: str = "sync",
     tells_off_terminal: bool = False,
+    observers: Sequence[Observer] = (),
 ) -> Summary:
     """Run the job once, watched, and stopped by signals; warn of what is amiss around it."""
+    from etl.cli.request_log import RequestLog  # noqa: PLC0415
     from etl.sync.start import run_sync  # noqa: PLC0415
     from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
 
@@ -47,6 +50,7 @@ def work(
             stop=stop,
             command=command,
             on_progress=on_progress,
+            observers=(RequestLog(app.log), *observers),
         )
     _tell_of_strangers(app, engine)
     _tell_of_dangers(app, engine)
@@ -86,26 +90,35 @@ def tell_problems(app: App, summary: Summary) -> None:
     for name, reason in summary.refused.items():
         log.error(
             f"PIOPIY refuses the credentials of account {name!r} ({reason}). Check its app ID and secret; "
-            "every request was given back, and no attempt was used.",
+            "`cdr-sync doctor` tries them. Every request was given back, and no attempt was used.",
             account=name,
         )
     for name, reason in summary.api_down.items():
         log.error(
             f"The API does not work for account {name!r} ({reason}). Nothing is lost: every request was "
-            "given back, and the next run tries again.",
+            "given back, and the next run tries again. `cdr-sync status` tells since when.",
             account=name,
         )
     if summary.dead:
         log.error(
-            f"{counted(summary.dead, 'request')} became dead: see `cdr-sync requests list --state dead`."
+            f"{counted(summary.dead, 'request')} became dead: see `cdr-sync requests list --state dead`.",
+            **({"request_ids": summary.dead_examples} if summary.dead_examples else {}),
         )
     if lost := summary.counts["lost_leases"]:
         log.warning(
             f"{counted(lost, 'answer')} came after the lease had run out and another run had taken over, and "
             "nothing of that was stored. If it happens often, raise CDR_SYNC_LEASE."
         )
-    for crash in summary.crashes[:1]:
-        tell_crash(crash)
+    for asked in summary.crashed[:1]:
+        if asked.crash is not None:
+            request = asked.request
+            app.tell_failure(
+                asked.crash,
+                None,
+                run=summary.run_id,
+                request_id=request.request_id,
+                account=request.account,
+            )
 
 
 def _tell_of_strangers(app: App, engine: Engine) -> None:
@@ -118,7 +131,7 @@ def _tell_of_strangers(app: App, engine: Engine) -> None:
     for name in strangers:
         app.log.warning(
             f"Requests wait for account {name!r}, for which there are no credentials: add [accounts.{name}] "
-            "to the settings, or cancel them.",
+            f"to the settings, or cancel them (`cdr-sync requests list --account {name}`).",
             account=name,
         )
 
