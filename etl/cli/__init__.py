@@ -145,4 +145,4 @@ def _known(error: BaseException) -> CdrSyncError | None:
     from etl.db.failures import told  # noqa: PLC0415
 
     known = told(error)
-    return type(known)(f"{known}. `cdr-sync doctor` looks into it") if known else None
+    return type(known)(f"{known} (`cdr-sync doctor` looks into it)") if known else None

@@ -115,7 +115,7 @@ def test_what_ends_a_command_is_a_plain_line_and_json_where_that_is_asked_for(op
 def test_a_database_that_cannot_be_used_names_the_command_that_helps(operator):
     result = operator.type("sync", CDR_SYNC_DATABASE_URL="mysql://nobody@127.0.0.1:9/cdr")
 
-    assert result.stderr.endswith("`cdr-sync doctor` looks into it\n")
+    assert result.stderr.endswith("(`cdr-sync doctor` looks into it)\n")
 
 
 def test_a_crash_over_one_request_tells_which_and_no_values(operator):
