@@ -78,6 +78,7 @@ def test_it_copies_what_the_wheel_is_made_of_and_nothing_else():
         *PROJECT["project"]["license-files"],
         *build["packages"],
         *build["force-include"],
+        *build["shared-data"],
     }
     ignored, *let_through = text_without_comments(TOP / ".dockerignore").split()
 
