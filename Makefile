@@ -70,5 +70,5 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,postgresql,mysql]'
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,postgresql,mysql,parquet]'
 	touch $@ $(VENV)/.runtime

@@ -28,6 +28,7 @@ _COMMANDS = {
     "requests": "requests",
     "doctor": "doctor",
     "reprocess": "reprocess",
+    "export": "export",
     "simulator": "simulator",
 }
 
