@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ def whole_file(name: str) -> Iterator[BinaryIO]:
         raise UsageError(f"{name} cannot be written: {error.strerror}") from error
     try:
         with file:
+            if path.exists():
+                draft.chmod(stat.S_IMODE(path.stat().st_mode))  # what nobody could read stays so
             yield file
             file.flush()
             os.fsync(file.fileno())

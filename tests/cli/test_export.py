@@ -74,12 +74,14 @@ def test_calls_can_be_narrowed_to_a_period_and_an_account(analyst):
 
 def test_a_file_is_written_whole_and_its_form_is_told_by_its_name(analyst):
     told = analyst.run("-v", "export", "calls", "--output", "calls.parquet")
+    (analyst.home / "calls.csv").touch(mode=0o600)
     plain = analyst.run("export", "calls", "--output", "calls.csv", "--raw")
 
     assert told.events == ["10 calls written to calls.parquet"]
     assert (told.code, plain.code, plain.all) == (0, 0, "")
     assert pq.read_metadata(analyst.home / "calls.parquet").num_rows == 10
     assert (analyst.home / "calls.csv").read_bytes().count(b"\r\n") == 11
+    assert (analyst.home / "calls.csv").stat().st_mode & 0o777 == 0o600
     assert files(analyst) == ["calls.csv", "calls.parquet"]
 
 
