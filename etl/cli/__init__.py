@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from etl import __version__
+from etl.cli.completion import complete_files
 from etl.errors import CdrSyncError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _COMMANDS = {
     "requests": "requests",
     "doctor": "doctor",
     "reprocess": "reprocess",
+    "export": "export",
     "simulator": "simulator",
 }
 
@@ -59,7 +61,7 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.option("--config", metavar="FILE", help="TOML file with the settings.")
+@click.option("--config", metavar="FILE", shell_complete=complete_files, help="TOML file with the settings.")
 @click.option("--database-url", metavar="URL", help="Database, such as sqlite:////var/lib/cdr.sqlite3.")
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="How log lines look.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell more while working.")

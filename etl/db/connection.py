@@ -36,7 +36,6 @@ _POSTGRESQL_ARGUMENTS = {
 }
 _MYSQL_ARGUMENTS = {
     "connect_timeout": 10,
-    "read_timeout": _READ_SECONDS,
     "write_timeout": _READ_SECONDS,
     "charset": "utf8mb4",
     # SQLAlchemy would ask for FOUND_ROWS, by which an INSERT counts the rows too that were there before.
@@ -95,11 +94,16 @@ def _path_in(url: URL) -> Path | None:
     return Path(url.database)
 
 
-def open_engine(url_text: str) -> Engine:
-    """Make an engine whose transactions are of the kind that the queue's statements rely on."""
+def open_engine(url_text: str, *, read_seconds: int | None = None) -> Engine:
+    """Make an engine whose transactions are of the kind that the queue's statements rely on.
+
+    `read_seconds` is how long one answer of a server may take where the URL does not say.
+    """
     url = read_url(url_text)
     with _telling_of_options(url, TypeError, ValueError):
-        return _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _server_engine(url)
+        if url.get_backend_name() == "sqlite":
+            return _sqlite_engine(url)
+        return _server_engine(url, read_seconds or _READ_SECONDS)
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -111,9 +115,11 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
-def _server_engine(url: URL) -> Engine:
+def _server_engine(url: URL, read_seconds: int) -> Engine:
     is_postgresql = url.get_backend_name() == "postgresql"
-    arguments = _unless_in(url, _POSTGRESQL_ARGUMENTS if is_postgresql else _MYSQL_ARGUMENTS)
+    arguments = _unless_in(
+        url, _POSTGRESQL_ARGUMENTS if is_postgresql else {**_MYSQL_ARGUMENTS, "read_timeout": read_seconds}
+    )
     try:
         engine = create_engine(
             url.difference_update_query(["read_timeout"]) if is_postgresql else url,
@@ -125,7 +131,7 @@ def _server_engine(url: URL) -> Engine:
         if is_postgresql:
             from etl.db.postgresql import bounded_connect  # noqa: PLC0415 (imports the driver)
 
-            connect = bounded_connect(float(str(url.query.get("read_timeout", _READ_SECONDS))))
+            connect = bounded_connect(float(str(url.query.get("read_timeout", read_seconds))))
         _connect_by(engine, url, connect)
     except exc.NoSuchModuleError as error:
         raise SettingsError(f"database_url: {error}") from error
