@@ -12,5 +12,6 @@ SUMMARIES = {
     "requests": "Look into single requests, replay or cancel them.",
     "doctor": "Check settings, database and API, and say how to mend what is amiss.",
     "reprocess": "Derive legs again from the archived answers, asking nothing.",
+    "report": "Report on the calls of a period: a page with plots, or bars in the terminal.",
     "simulator": "Run a stand-in of the API on this machine.",
 }

@@ -1,0 +1,34 @@
+"""Telephone numbers and agent IDs made unrecognizable: the country code and the last two digits stay."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from etl.cdr.numbers import read_number
+
+_KEPT = 2
+# What can be a number or an agent's ID in a sentence: five digits and more, grouped or not, which are neither
+# part of a word, nor a date or time, nor an amount of money.
+_NUMBER = re.compile(r"(?<![\w.:-])\+?\d(?:[ ()_-]?\d){4,}(?![\w:]|\.\d)")
+
+
+@lru_cache(maxsize=65_536)
+def masked_number(text: str, region: str) -> str:
+    """A number such as 4471000000 as `+91…00`; what is no valid number shows its last two characters alone.
+
+    Args:
+        text: the number or agent ID, as sent.
+        region: ISO 3166 alpha-2 of numbers without a country code.
+    """
+    e164 = read_number(text.strip(), region).e164
+    if e164 is None:
+        return f"…{text[-_KEPT:]}" if len(text) > _KEPT else "…" * bool(text)
+    import phonenumbers  # noqa: PLC0415 (slow to import)
+
+    return f"+{phonenumbers.parse(e164).country_code}…{e164[-_KEPT:]}"
+
+
+def masked_text(text: str, region: str) -> str:
+    """A sentence whose numbers are masked."""
+    return _NUMBER.sub(lambda found: masked_number(re.sub(r"[ ()-]", "", found[0]), region), text)
