@@ -53,6 +53,7 @@ wheel: $(VENV)/.dev
 
 benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/job.py
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf .venv .venv-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -65,5 +66,5 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,postgresql,mysql]'
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,postgresql,mysql,report]'
 	touch $@ $(VENV)/.runtime

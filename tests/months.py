@@ -1,4 +1,4 @@
-"""An invented month of calls, for reports: busy on working days, billed at the end, topped up when it runs low."""
+"""An invented month of calls, for reports: busy on working days, billed at their ends, topped up when low."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ BEGIN = datetime(2026, 10, 1, tzinfo=UTC)
 DAYS = 31
 _BUSY = (1, 1, 1, 2, 6, 14, 20, 24, 26, 24, 18, 20, 24, 22, 16, 10, 6, 4, 3, 2, 2, 1, 1, 1)  # by hour of UTC
 _LOST = ("missed", "missed", "missed", "busy", "busy", "no-answer", "failed", "cancel", "rejected")
-_ABROAD = ("14155550123", "442079460123", "971501234567", "4915123456700", "6591234567", "61291234567", "819012345678")
+_ABROAD = (
+    "14155550123",
+    "442079460123",
+    "971501234567",
+    "4915123456700",
+    "6591234567",
+    "61291234567",
+    "819012345678",
+)
 _ACCOUNTS = ("default", "default", "default", "sales")
 _BATCH = 5_000
 
@@ -25,7 +33,9 @@ def fill_month(engine, calls, *, seed=1, accounts=_ACCOUNTS):
     dice = random.Random(seed)
     legs = [leg for number in range(calls) for leg in _call(number, dice, accounts)]
     _bill(legs, dice)
-    requests = [_request(leg) for leg in legs if leg["leg"] == "a"] + _unanswered_requests(calls, dice, accounts)
+    requests = [_request(leg) for leg in legs if leg["leg"] == "a"] + _unanswered_requests(
+        calls, dice, accounts
+    )
     with engine.begin() as connection:
         for table, rows in ((call_legs, legs), (cdr_requests, requests)):
             for first in range(0, len(rows), _BATCH):
@@ -40,7 +50,11 @@ def _call(number, dice, accounts):
     begin = BEGIN + timedelta(days=day, hours=hour, seconds=dice.randrange(3600))
     account, request_id = dice.choice(accounts), f"{number:06d}" + f"{dice.randrange(10**12):012d}"
     agent = dice.choice(("9100000012", "9100000019", f"209_11111{dice.randrange(10, 99)}"))
-    other = dice.choice(_ABROAD) if dice.random() < 0.12 else f"{dice.choice(('98400', '94440'))}{dice.randrange(10**5):05d}"
+    other = (
+        dice.choice(_ABROAD)
+        if dice.random() < 0.12
+        else f"{dice.choice(('98400', '94440'))}{dice.randrange(10**5):05d}"
+    )
     own = f"44710000{dice.randrange(20):02d}"
 
     def leg(letter, receiver, after, duration, status):
@@ -81,8 +95,10 @@ def _rate(dice, country, status):
 def _bill(legs, dice):
     """Give each leg the balance that it left behind, in the order of their ends."""
     balances = {}
-    for leg in sorted(legs, key=lambda leg: leg["call_time"] + timedelta(seconds=leg["duration_seconds"] or 0)):
-        balance = balances.get(leg["account"], Decimal("2500.5"))
+    for leg in sorted(
+        legs, key=lambda leg: leg["call_time"] + timedelta(seconds=leg["duration_seconds"] or 0)
+    ):
+        balance = balances.get(leg["account"], Decimal("700.5"))
         if balance < 400 and dice.random() < 0.02:
             balance += dice.choice((1000, 2000, 5000))
         balances[leg["account"]] = balance - (leg["rate"] or 0)

@@ -9,8 +9,15 @@ from etl.cdr.numbers import read_number
 
 _KEPT = 2
 # What can be a number or an agent's ID in a sentence: five digits and more, grouped or not, which are neither
-# part of a word, nor a date or time, nor an amount of money.
+# part of a word nor an amount of money. A date can look the same, and is masked too.
 _NUMBER = re.compile(r"(?<![\w.:-])\+?\d(?:[ ()_-]?\d){4,}(?![\w:]|\.\d)")
+
+# Whom a leg called, in the sentences of the view data_quality: anything at all, and an agent's name too.
+_CALLED = re.compile(
+    r"(?P<before>leg \S+ (?:to|calls) )(?P<called>.+)"
+    r"(?P<after>, whose country is unknown| is not in a later answer| lasts \d+ s, .*| has (?:no|the|a) .*)",
+    re.DOTALL,
+)
 
 
 @lru_cache(maxsize=65_536)
@@ -30,5 +37,9 @@ def masked_number(text: str, region: str) -> str:
 
 
 def masked_text(text: str, region: str) -> str:
-    """A sentence whose numbers are masked."""
+    """A sentence whose numbers are masked, and whom a finding names as called."""
+    if found := _CALLED.fullmatch(text):
+        called = found["called"]
+        hidden = called if called == "nobody" else masked_number(called, region)
+        return f"{found['before']}{hidden}{found['after']}"
     return _NUMBER.sub(lambda found: masked_number(re.sub(r"[ ()-]", "", found[0]), region), text)

@@ -6,12 +6,12 @@ can do so by the days of any time zone, which no two databases reckon alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -34,7 +34,8 @@ from etl.db.types import Instant, Money
 _ROWS_AT_ONCE = 2_000
 _leg = call_legs.c
 _request = cdr_requests.c
-_CALL_COLUMNS = (
+_calls = table(
+    "calls",
     column("account"),
     column("request_id"),
     column("call_time", Instant),
@@ -52,7 +53,6 @@ _CALL_COLUMNS = (
     column("billed_rate_total", Money),
     column("legs_without_rate"),
 )
-_calls = table("calls", *_CALL_COLUMNS)
 _data_quality = table(
     "data_quality",
     column("check_name"),
@@ -103,7 +103,8 @@ class Finding(NamedTuple):
     detail: str | None
 
 
-class RequestCount(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RequestCount:
     """How many requests of an account are in a state."""
 
     account: str
@@ -192,7 +193,8 @@ def list_waiting(connection: Connection) -> list[Waiting]:
 
 def last_enqueued_at(connection: Connection) -> datetime | None:
     """When the latest request arrived; None where there never was one."""
-    return connection.scalar(select(func.max(_request.enqueued_at)))
+    latest: datetime | None = connection.scalar(select(func.max(_request.enqueued_at)))
+    return latest
 
 
 def last_change_at(connection: Connection) -> datetime | None:
@@ -205,6 +207,6 @@ def _began(since: datetime, until: datetime) -> ColumnElement[bool]:
     return and_(_leg.call_time >= since, _leg.call_time < until)
 
 
-def _streamed(connection: Connection, query: Select[*tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
+def _streamed(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Any]]:
     with connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
         yield from rows.tuples()

@@ -10,17 +10,17 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Context, Decimal
+from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from etl.report.figures import EXACT
 from etl.report.period import Period
 
 if TYPE_CHECKING:
     from etl.db.traffic import BalanceLeg
 
-_EXACT = Context(prec=100)
 _POINTS = 360  # of a curve, at most
 _TOP_UPS = 20  # told one by one, the largest
 _LONGEST = timedelta(days=7)  # a leg that claims to have lasted longer did not
@@ -37,7 +37,7 @@ class TopUp:
     @property
     def amount(self) -> Decimal:
         """By how much the balance rose; what that leg itself cost is not known to it."""
-        return _EXACT.subtract(self.after, self.before)
+        return EXACT.subtract(self.after, self.before)
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Balance:
         elif amount > self.last:
             rise = TopUp(at, self.last, amount)
             self.top_ups += 1
-            self.topped_up = _EXACT.add(self.topped_up, rise.amount)
+            self.topped_up = EXACT.add(self.topped_up, rise.amount)
             if len(self.largest_top_ups) == _TOP_UPS:
                 self.largest_top_ups.remove(min(self.largest_top_ups, key=attrgetter("amount")))
             self.largest_top_ups.append(rise)

@@ -50,7 +50,7 @@ class Coverage:
         count = sum(one.count for one in self.waiting.values())
         return (
             f"Complete until {_shown(self.complete_until)}: every request enqueued before that is finished. "
-            f"{_counted(count, 'request waits', 'requests wait')} since then."
+            f"{_counted(count, 'request waits', 'requests wait, the oldest')} since then."
         )
 
     def _lacking(self) -> list[str]:
@@ -81,11 +81,11 @@ def coverage_of(
 ) -> Coverage:
     """Put the counts of requests together: what is neither finished nor cancelled waits."""
     accounts: dict[str, dict[str, int]] = {}
-    for account, state, count in counts:
-        of_account = accounts.setdefault(account, dict.fromkeys(OUTCOMES, 0))
-        of_account["asked"] += count
-        of_account[state if state in OUTCOMES else "waiting"] += count
-    by_account = {one.account: one for one in waiting}
+    for one in counts:
+        of_account = accounts.setdefault(one.account, dict.fromkeys(OUTCOMES, 0))
+        of_account["asked"] += one.count
+        of_account[one.state if one.state in OUTCOMES else "waiting"] += one.count
+    by_account = {its.account: its for its in waiting}
     return Coverage(period, dict(sorted(accounts.items())), by_account, last_enqueued_at, missing_legs)
 
 

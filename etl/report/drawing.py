@@ -37,7 +37,7 @@ _VARIABLES = {
     **{colour: f"var(--series-{n})" for n, colour in enumerate(SERIES, start=1)},
     _REST: "var(--rest)",
 }
-_STYLE: Mapping[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cdr-sync",
     "font.family": "sans-serif",
@@ -66,7 +66,7 @@ _STYLE: Mapping[str, Any] = {
 
 @contextmanager
 def _figure(height: float, rows: int = 1) -> Iterator[tuple[Figure, Any]]:
-    with mpl.rc_context(dict(_STYLE)):
+    with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         yield figure, figure.subplots(rows, 1, sharex=rows > 1)
 
@@ -92,7 +92,7 @@ def draw_days(days: Mapping[date, Tally], period: Period) -> str:
         attempts.bar(dates, [tally.calls for tally in days.values()], width=_bar(period), facecolor=SERIES[0])
         _count(attempts, "calls")
         shares = [tally.answer_rate for tally in days.values()]
-        rate.plot(dates, [float("nan") if one is None else 100 * one for one in shares],  # type: ignore[arg-type]
+        rate.plot(dates, [float("nan") if one is None else 100 * one for one in shares],
                   color=SERIES[1], marker="o", markersize=2.5, linewidth=1.2)  # fmt: skip
         rate.set_ylim(0, 100)
         rate.set_ylabel("answered, %")
@@ -114,8 +114,9 @@ def draw_classes(labels: Sequence[str], counts: Sequence[int]) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         for place, count in zip(places, counts, strict=True):
-            axes.annotate(f"{count:,}", (count, place), xytext=(3, 0), textcoords="offset points", va="center",
-                          fontsize=8)  # fmt: skip
+            axes.annotate(
+                f"{count:,}", (count, place), (3, 0), textcoords="offset points", va="center", size=8
+            )
         return _svg(figure, "classes")
 
 
@@ -126,7 +127,7 @@ def draw_spend(spend: Mapping[date, Mapping[str, Decimal | None]], period: Perio
         series = {
             country: [float(of_day[country] or 0) for of_day in spend.values()] for country in countries
         }
-        _stack(axes, list(spend), {k: v for k, v in series.items() if any(v)}, width=_bar(period))
+        _stack(axes, list(spend), series, width=_bar(period))
         axes.set_ylabel("billed rate, account's currency")
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(_short))
@@ -140,12 +141,13 @@ def draw_balance(balance: Balance, period: Period, name: str) -> str:
         points = [balance.curve[slot] for slot in sorted(balance.curve)]
         at = [instant.replace(tzinfo=None) for instant, _ in points]  # the zone's own clock
         axes.plot(at, [float(amount) for _, amount in points], drawstyle="steps-post", color=SERIES[0],
-                  linewidth=1.2)  # type: ignore[arg-type] # fmt: skip
+                  linewidth=1.2)  # fmt: skip
         if balance.largest_top_ups:
-            axes.plot([one.at.replace(tzinfo=None) for one in balance.largest_top_ups],  # type: ignore[arg-type]
+            axes.plot([one.at.replace(tzinfo=None) for one in balance.largest_top_ups],
                       [float(one.after) for one in balance.largest_top_ups],
                       "^", color=SERIES[1], markersize=6)  # fmt: skip
-        axes.set_xlim(period.since.replace(tzinfo=None), period.until.replace(tzinfo=None))  # type: ignore[arg-type]
+        if not period.is_by_month:
+            axes.set_xlim(period.since.replace(tzinfo=None), period.until.replace(tzinfo=None))
         axes.set_ylabel("balance")
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(_short))

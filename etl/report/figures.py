@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 NO_STATUS = "(none)"
 UNKNOWN_COUNTRY = "??"
 EXAMPLES = 10
+_MOST_MONTHS = 240
 # Talk time in seconds at which a class of the histogram begins; the last one has no end.
 CLASSES = (0, 10, 30, 60, 120, 300, 600, 1_200, 3_600)
-_EXACT = Context(prec=100)  # a sum of amounts of 38 digits is never rounded
+EXACT = Context(prec=100)  # a sum of amounts of 38 digits is never rounded
 
 Mask = Callable[[str], str]
 
@@ -148,6 +149,18 @@ class Traffic:
             if len(check.examples) < EXAMPLES // 2:
                 check.examples.append(finding._replace(detail=self.mask_text(finding.detail or "")))
 
+    def shown_days(self) -> list[date]:
+        """The days of the period; of a long one the months from the first call to the last.
+
+        Where those are very many, since some call lies in another century, only the months with calls.
+        """
+        if not self.period.is_by_month or not self.days:
+            return list(self.period.days())
+        first, last = min(self.days), max(self.days)
+        if (last.year - first.year) * 12 > _MOST_MONTHS:
+            return sorted(self.days)
+        return [month for month in self.period.days() if first <= month <= last]
+
     def statuses(self, most: int) -> list[str]:
         """The statuses of calls, answered first, then the most frequent, which at most are told apart."""
         counts = Counter[str]()
@@ -171,7 +184,7 @@ class Traffic:
     def spend_by_day(self, account: str, countries: Sequence[str]) -> dict[date, dict[str, Decimal | None]]:
         """An account's billed rates by day, those of some countries apart and the others as one: ''."""
         days: dict[date, dict[str, Decimal | None]] = {
-            day: dict.fromkeys([*countries, ""]) for day in self.period.days()
+            day: dict.fromkeys([*countries, ""]) for day in self.shown_days()
         }
         for (whose, day, country), tally in self.spend.items():
             if whose == account:
@@ -207,7 +220,7 @@ def total(*amounts: Decimal | None) -> Decimal | None:
         return None
     whole = known[0]
     for amount in known[1:]:
-        whole = _EXACT.add(whole, amount)
+        whole = EXACT.add(whole, amount)
     return whole
 
 

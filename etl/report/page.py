@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -32,7 +33,7 @@ class Spend:
     all: Tally
     plot: Markup
     countries: Sequence[str]  # as the plot tells them apart; "" is all others
-    days: Mapping[object, Mapping[str, Decimal | None]]
+    days: Mapping[date, Mapping[str, Decimal | None]]
     destinations: Sequence[tuple[str, Tally]]
     further: int  # destinations that are not listed
 
@@ -89,7 +90,7 @@ def _of_calls(report: Report) -> dict[str, object]:
     hours = {status: [0] * 24 for status in statuses}
     for (hour, status), count in traffic.hours.items():
         hours[status if status in hours else ""][hour] += count
-    days = {day: traffic.days.get(day, Tally()) for day in report.period.days()}
+    days = {day: traffic.days.get(day, Tally()) for day in traffic.shown_days()}
     labels = [class_label(n) for n in range(len(CLASSES))]
     plots = {
         "hours": drawing.draw_hours(hours),
@@ -115,8 +116,9 @@ def _of_calls(report: Report) -> dict[str, object]:
 
 def _code(sentence: str) -> Markup:
     """A sentence in which what stands between backticks is code."""
-    return Markup("").join(  # noqa: S704 (joining escapes)
-        Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(sentence.split("`"))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if n % 2 else part
+        for n, part in enumerate(sentence.split("`"))
     )
 
 

@@ -92,13 +92,21 @@ def chosen_period(
     if since is None and until is None:
         end = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
     end = _in_zone(end, zone)
-    # Reckoned on the wall's clock, where each day has 24 hours, so that it begins at midnight again.
-    begin = end.replace(tzinfo=None) - timedelta(days=_DEFAULT_DAYS) if since is None else since
-    begin = _in_zone(begin, zone)
+    begin = _in_zone(_days_before(end) if since is None else since, zone)
     if begin.astimezone(UTC) >= end.astimezone(UTC):
         said = "now" if since is not None and until is None else f"{end:%Y-%m-%d %H:%M}"
-        raise UsageError(f"--since {begin:%Y-%m-%d %H:%M} is not before --until ({said}): swap or change them")
+        raise UsageError(
+            f"--since {begin:%Y-%m-%d %H:%M} is not before --until ({said}): swap or change them"
+        )
     return Period(begin, end, zone, zone_name)
+
+
+def _days_before(end: datetime) -> datetime:
+    """The default beginning: on the wall's clock, where each day has 24 hours, so that midnight stays it."""
+    ordinal = end.toordinal() - _DEFAULT_DAYS
+    if ordinal < 1:
+        raise UsageError(f"--until {end:%Y-%m-%d}: 30 days before lies beyond the years 1 to 9999")
+    return datetime.combine(date.fromordinal(ordinal), end.time())
 
 
 def _in_zone(instant: datetime, zone: tzinfo) -> datetime:

@@ -55,9 +55,7 @@ def read_report(
     """
     zone = read_zone(zone_name)
     with stored.snapshot(engine) as connection:
-        period = chosen_period(
-            since, until, zone=zone, zone_name=zone_name, now=database_now(connection)
-        )
+        period = chosen_period(since, until, zone=zone, zone_name=zone_name, now=database_now(connection))
         span = (period.since, period.until)
         traffic = Traffic(period)
         if is_masked:

@@ -35,7 +35,9 @@ def print_report(report: Report) -> None:
     else:
         console.print("\nNo call of this period is stored.")
     _title(console, "Findings about the data")
-    rows = [(name, number(check.count), CHECKS.get(name, "")) for name, check in sorted(traffic.checks.items())]
+    rows = [
+        (name, number(check.count), CHECKS.get(name, "")) for name, check in sorted(traffic.checks.items())
+    ]
     _print_table(console, ("check", "findings", "what it says"), rows, texts=(0, 2))
 
 
@@ -76,7 +78,7 @@ def _print_calls(console: Console, report: Report) -> None:
         statuses[status] += count
     _print_bars(console, [(status, statuses[status], "") for status in traffic.statuses(len(statuses))])
     _title(console, f"Calls and answer rate by {'month' if period.is_by_month else 'day'}")
-    days = [(day, traffic.days.get(day, Tally())) for day in period.days()]
+    days = [(day, traffic.days.get(day, Tally())) for day in traffic.shown_days()]
     shape = "%Y-%m" if period.is_by_month else "%a %Y-%m-%d"
     _print_bars(console, [(f"{day:{shape}}", tally.calls, percent(tally.answer_rate)) for day, tally in days])
     _title(console, "Talk time of answered calls")
@@ -134,8 +136,8 @@ def _print_money(console: Console, report: Report) -> None:
     for balance in report.balances:
         _title(console, f"Balance, account {balance.account}")
         console.print(
-            f"From {money(balance.first)} to {money(balance.last)}, {money(balance.lowest)} at the lowest; it "
-            f"rose {number(balance.top_ups)} times between two legs, by {money(balance.topped_up)} in all. "
+            f"From {money(balance.first)} to {money(balance.last)}, {money(balance.lowest)} at the lowest; "
+            f"rises between two legs: {number(balance.top_ups)}, by {money(balance.topped_up)} in all. "
             f"{number(balance.legs_without_balance)} of {number(balance.legs)} legs have no balance."
         )
 
@@ -151,10 +153,12 @@ def _print_bars(console: Console, rows: Sequence[tuple[str, int, str]]) -> None:
     block = "█" if (console.encoding or "").lower().startswith("utf") else "#"
     grid = Table.grid(padding=(0, 1))
     for justify in ("left", "right", "left", "right"):
-        grid.add_column(justify=justify, overflow="fold")  # type: ignore[arg-type]
+        grid.add_column(justify=justify, overflow="fold")
     for label, count, remark in rows:
         length = round(_BAR * count / most) or (1 if count else 0)
-        grid.add_row(Text(label), number(count), Text(block * length, style="blue"), Text(remark, style="dim"))
+        grid.add_row(
+            Text(label), number(count), Text(block * length, style="blue"), Text(remark, style="dim")
+        )
     console.print(grid)
 
 

@@ -37,7 +37,7 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:.1f} %"
 
 
-def lasting(seconds: float | None) -> str:
+def lasting(seconds: int | float | None) -> str:  # noqa: PYI041 (a mean is told to a tenth)
     """A duration in words: 2 h 05 min, 2 min 05 s, or 45.2 s."""
     if seconds is None:
         return NOTHING
@@ -78,4 +78,4 @@ def raw(value: object) -> str:
 def _plain(value: Decimal) -> Decimal:
     """An amount without the zeros at its end."""
     text = f"{value:f}"
-    return Decimal(text.rstrip("0").rstrip(".") or "0") if "." in text else value
+    return Decimal(text.rstrip("0").rstrip(".")) if "." in text else value
