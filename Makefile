@@ -58,6 +58,7 @@ man: $(VENV)/.dev
 
 benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/job.py
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf .venv .venv-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -70,5 +71,5 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,postgresql,mysql,otel,parquet]'
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,postgresql,mysql,otel,parquet,report]'
 	touch $@ $(VENV)/.runtime

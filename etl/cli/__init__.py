@@ -34,6 +34,7 @@ _COMMANDS = {
     "doctor": "doctor",
     "reprocess": "reprocess",
     "export": "export",
+    "report": "report",
     "simulator": "simulator",
 }
 

@@ -13,5 +13,6 @@ SUMMARIES = {
     "doctor": "Check settings, database and API, and say how to mend what is amiss.",
     "reprocess": "Derive legs again from the archived answers, asking nothing.",
     "export": "Write legs or calls as CSV or Parquet.",
+    "report": "Report on the calls of a period: a page with plots, or bars in the terminal.",
     "simulator": "Run a stand-in of the API on this machine.",
 }
