@@ -27,6 +27,7 @@ _COMMANDS = {
     "requests": "requests",
     "doctor": "doctor",
     "reprocess": "reprocess",
+    "metadata": "metadata",
     "simulator": "simulator",
 }
 
