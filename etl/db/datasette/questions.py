@@ -62,7 +62,8 @@ given AS (
         ELSE (SELECT to_number FROM call_legs ORDER BY call_time DESC, to_number LIMIT 1) END AS number
 ),
 asked AS (
-    SELECT number, '+' || replace(replace(replace(ltrim(number, '+'), ' ', ''), '-', ''), '.', '') AS e164
+    SELECT number, '+' || replace(replace(replace(replace(replace(ltrim(number, '+'),
+        ' ', ''), '-', ''), '.', ''), '(', ''), ')', '') AS e164
     FROM given
 )
 SELECT substr(call_time, 1, 19) AS call_time, account, request_id, leg, direction, from_number, to_number,
