@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from etl.db import SCHEMA_REVISION
 from etl.db.connection import is_conflict, reading, require_supported_server, schema_revision
 from etl.db.indexes import metadata
-from etl.db.tables import VIEWS
+from etl.db.views import VIEWS
 from etl.errors import DatabaseUnavailableError, FailedCheckError, UsageError
 
 _MIGRATION_SECONDS = 30  # how long a migrator waits for another
@@ -108,11 +108,29 @@ def check(engine: Engine) -> None:
             connection, opts={"compare_type": True, "compare_server_default": False}
         )
         differences = compare_metadata(context, metadata)
-        missing = set(VIEWS) - set(inspect(connection).get_view_names())
-        differences += [("missing_view", name) for name in sorted(missing)]
+        differences += _differences_of_views(connection)
     if differences:
         lines = "\n".join(f"  {difference}" for difference in differences)
         raise FailedCheckError(f"The tables differ from the models:\n{lines}")
+
+
+def _differences_of_views(connection: Connection) -> list[tuple[object, ...]]:
+    """What `compare_metadata`, which looks at tables alone, would say of the views."""
+    there = set(inspect(connection).get_view_names())
+    differences: list[tuple[object, ...]] = []
+    for view in VIEWS:
+        if view.name not in there:
+            differences.append(("missing_view", view.name))
+            continue
+        try:
+            found = list(connection.execute(text(f"SELECT * FROM {view.name} WHERE 1 = 0")).keys())
+        except DBAPIError as error:
+            differences.append(("broken_view", view.name, str(error.orig)))
+            break  # PostgreSQL takes no other statement in this transaction
+        expected = [column.name for column in view.columns]
+        differences += [("missing_column", view.name, name) for name in expected if name not in found]
+        differences += [("unknown_column", view.name, name) for name in found if name not in expected]
+    return differences
 
 
 def newest_revision() -> str | None:

@@ -21,8 +21,6 @@ from sqlalchemy import (
 from etl.db.states import FINISHED, PENDING, RUN_OUTCOMES, STATES
 from etl.db.types import ExactText, Instant, LongText, Money, db_now
 
-VIEWS = ("calls",)  # whose text stands in the migrations
-
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",

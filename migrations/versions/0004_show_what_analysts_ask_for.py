@@ -1,0 +1,355 @@
+"""Show what analysts ask for: calls by day and destination, coverage, findings, and evidence on `rate`.
+
+Why: the same questions come every month, and an answer put together by hand takes nulls for zeros, counts
+legs that were taken back, or days of some other zone. Nobody knows what `rate` means either; the balances
+tell whoever looks at enough of them.
+
+Revision: 0004, after 0003
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+# --- The views ---------------------------------------------------------------------------------------
+# Where the databases differ, the text holds a word in braces: see `words`.
+
+FIGURES = """
+    COUNT(*) AS calls,
+    COUNT(CASE WHEN answered THEN 1 END) AS answered_calls,
+    AVG(CAST(CASE WHEN answered THEN 1 ELSE 0 END AS {real})) AS answer_rate,
+    AVG(CAST(CASE WHEN answered THEN talk_seconds END AS {real})) AS avg_talk_seconds,
+    CAST(SUM(talk_seconds) AS {whole}) AS talk_seconds,
+    {sum_of_billed_rate_total} AS billed_rate_total,
+    CAST(SUM(legs_without_rate) AS {whole}) AS legs_without_rate"""
+
+CALLS_DAILY = """
+CREATE VIEW calls_daily AS
+SELECT {day_of_call_time} AS day, account, direction,{figures}
+FROM calls
+GROUP BY {day_of_call_time}, account, direction
+"""
+
+DESTINATIONS = """
+CREATE VIEW destinations AS
+SELECT {day_of_call_time} AS day, account, COALESCE(to_country, '??') AS to_country,{figures}
+FROM calls
+GROUP BY {day_of_call_time}, account, COALESCE(to_country, '??')
+"""
+
+SYNC_COVERAGE = """
+CREATE VIEW sync_coverage AS
+SELECT {day_of_enqueued_at} AS day, account,
+    COUNT(*) AS asked,
+    COUNT(CASE WHEN state = 'done' THEN 1 END) AS done,
+    COUNT(CASE WHEN state = 'empty' THEN 1 END) AS empty,
+    COUNT(CASE WHEN state = 'dead' THEN 1 END) AS dead,
+    COUNT(CASE WHEN state = 'cancelled' THEN 1 END) AS cancelled,
+    COUNT(CASE WHEN state IN ('pending', 'running') THEN 1 END) AS waiting,
+    CAST(SUM((
+        SELECT COUNT(*) FROM call_legs
+        WHERE call_legs.account = cdr_requests.account AND call_legs.request_id = cdr_requests.request_id
+            AND call_legs.missing_since IS NULL
+    )) AS {whole}) AS legs
+FROM cdr_requests
+GROUP BY {day_of_enqueued_at}, account
+"""
+
+# A number is at least seven digits, with the marks that people write between them: so neither an agent's ID
+# such as 209_1111113 nor an extension such as 101 is one. A clock of the vendor's may be minutes ahead.
+DATA_QUALITY = """
+CREATE VIEW data_quality AS
+SELECT 'count_mismatch' AS check_name, account, request_id, NULL AS leg, {says_count_mismatch} AS detail
+FROM cdr_requests WHERE api_count <> leg_count
+UNION ALL
+SELECT 'missing_leg', account, request_id, leg, {says_missing_leg}
+FROM call_legs WHERE missing_since IS NOT NULL
+UNION ALL
+SELECT 'b_longer_than_a', account, request_id, leg, {says_b_longer_than_a}
+FROM call_legs AS b
+WHERE missing_since IS NULL AND leg = 'b' AND duration_seconds > (
+    SELECT MAX(a.duration_seconds) FROM call_legs AS a
+    WHERE a.account = b.account AND a.request_id = b.request_id AND a.leg = 'a' AND a.missing_since IS NULL
+)
+UNION ALL
+SELECT 'unknown_country', account, request_id, leg, {says_unknown_country}
+FROM call_legs WHERE missing_since IS NULL AND to_country IS NULL AND {is_a_number}
+UNION ALL
+SELECT 'null_rate', account, request_id, leg, {says_null_rate}
+FROM call_legs WHERE missing_since IS NULL AND rate IS NULL
+UNION ALL
+SELECT 'null_balance', account, request_id, leg, {says_null_balance}
+FROM call_legs WHERE missing_since IS NULL AND balance IS NULL
+UNION ALL
+SELECT 'negative_money', account, request_id, leg, {says_negative_rate}
+FROM call_legs WHERE missing_since IS NULL AND rate < 0
+UNION ALL
+SELECT 'negative_money', account, request_id, leg, {says_negative_balance}
+FROM call_legs WHERE missing_since IS NULL AND balance < 0
+UNION ALL
+SELECT 'future_time', account, request_id, leg, {says_future_time}
+FROM call_legs WHERE missing_since IS NULL AND call_time > {five_minutes_after_first_seen_at}
+"""
+FINDINGS = {
+    "count_mismatch": "count says {api_count}, and the last valid answer has {leg_count} legs",
+    "missing_leg": "leg {leg} to {name} is not in a later answer",
+    "b_longer_than_a": "leg {leg} to {name} lasts {duration_seconds} s, longer than leg a",
+    "unknown_country": "leg {leg} calls {to_number}, whose country is unknown",
+    "null_rate": "leg {leg} to {name} has no rate",
+    "null_balance": "leg {leg} to {name} has no balance",
+    "negative_rate": "leg {leg} to {name} has the rate {rate}",
+    "negative_balance": "leg {leg} to {name} has the balance {balance}",
+    "future_time": "leg {leg} to {name} has a time more than 5 minutes after it was first stored",
+}
+
+RATE_EVIDENCE = """
+CREATE VIEW rate_evidence AS
+SELECT account, request_id, leg, to_number, call_time, occurrence, status, duration_seconds,
+    balance_before, balance, {fall} AS balance_fall,
+    rate, {minutes} AS started_minutes, {rate_times_minutes} AS rate_times_minutes
+FROM (
+    SELECT call_legs.*,
+        -- The balance falls from leg to leg, and the record of leg b is emitted before that of leg a.
+        LAG(balance) OVER (
+            PARTITION BY account, request_id
+            ORDER BY CASE WHEN balance IS NULL THEN 1 ELSE 0 END, balance DESC, leg DESC,
+                call_time, to_number, occurrence
+        ) AS balance_before
+    FROM call_legs
+    WHERE missing_since IS NULL
+) AS charged
+"""
+
+VIEWS = {
+    "calls_daily": CALLS_DAILY,
+    "destinations": DESTINATIONS,
+    "sync_coverage": SYNC_COVERAGE,
+    "data_quality": DATA_QUALITY,
+    "rate_evidence": RATE_EVIDENCE,
+}
+
+# --- Where the databases differ ----------------------------------------------------------------------
+
+SAME = {
+    "name": "CASE WHEN to_number = '' THEN 'nobody' ELSE to_number END",
+    "rate": "rate",
+    "balance": "balance",
+    "whole": "bigint",
+    "real": "double precision",
+    "minutes": "(duration_seconds + 59) / 60",
+    "exactly": "{0}",
+    **{name: name for name in ("leg", "to_number", "duration_seconds", "api_count", "leg_count")},
+}
+DIALECTS = {
+    "sqlite": {
+        "whole": "integer",
+        "day": "substr({0}, 1, 10)",
+        # What doubles add far behind the point is cut off.
+        "exactly": "round({0}, 9)",
+        "is_a_number": "length(to_number) >= 7 AND to_number GLOB '*[0-9]*'"
+        " AND NOT to_number GLOB '*[^0-9+ ().-]*'",
+        "five_minutes_after_first_seen_at": "strftime('%Y-%m-%d %H:%M:%f000', first_seen_at, '+5 minutes')",
+    },
+    "postgresql": {
+        "day": "CAST({0} AT TIME ZONE 'UTC' AS date)",
+        "rate": "trim_scale(rate)",
+        "balance": "trim_scale(balance)",
+        "is_a_number": "to_number ~ '^[0-9+ ().-]{7,}$' AND to_number ~ '[0-9]'",
+        "five_minutes_after_first_seen_at": "first_seen_at + interval '5 minutes'",
+    },
+    "mysql": {
+        "whole": "signed",
+        "real": "double",
+        "day": "CAST({0} AS date)",
+        "rate": "TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM CAST(rate AS char)))",
+        "balance": "TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM CAST(balance AS char)))",
+        "minutes": "(duration_seconds + 59) DIV 60",
+        "is_a_number": "to_number REGEXP '^[0-9+ ().-]{7,}$' AND to_number REGEXP '[0-9]'",
+        "five_minutes_after_first_seen_at": "first_seen_at + interval 5 minute",
+    },
+}
+
+
+def words(dialect: str) -> dict[str, str]:
+    """The words in braces, in a database's dialect."""
+    is_mysql = dialect in ("mysql", "mariadb")
+    said = {**SAME, **DIALECTS["mysql" if is_mysql else dialect]}
+    for column in ("call_time", "enqueued_at"):
+        said[f"day_of_{column}"] = said["day"].format(column)
+    said["sum_of_billed_rate_total"] = said["exactly"].format("SUM(billed_rate_total)")
+    said["figures"] = FIGURES.format(**said)
+    said["fall"] = said["exactly"].format("balance_before - balance")
+    said["rate_times_minutes"] = said["exactly"].format(f"rate * ({said['minutes']})")
+    before, after = ("', ", ", '") if is_mysql else ("' || ", " || '")
+    for name, sentence in FINDINGS.items():
+        text = sentence.replace("{", f"{before}{{").replace("}", f"}}{after}").format(**said)
+        said[f"says_{name}"] = f"CONCAT('{text}')" if is_mysql else f"'{text}'"
+    return said
+
+
+# --- Comments ----------------------------------------------------------------------------------------
+
+# Those of etl/db/views.py, as of this revision; the empty name is the view itself.
+COMMENTS = {
+    "calls": {
+        "": "One row a request that has legs. Legs that a later answer no longer held are left out",
+        "account": "Account: a name from the configuration",
+        "request_id": "Request ID as PIOPIY issued it; case matters",
+        "call_time": "UTC; the earliest leg's instant",
+        "direction": (
+            "outbound, inbound or other, as sent: the a leg's, else the first b leg's; null if not sent"
+        ),
+        "leg_count": "Legs of the call",
+        "b_leg_count": "b legs among them; several where it tried or rang several numbers",
+        "a_from": (
+            "Calling number, as sent, of the a leg (of several the longest answered one, else the "
+            "latest); null without a leg"
+        ),
+        "a_to": (
+            "Number or agent ID called, as sent, of the a leg (of several the longest answered one, "
+            "else the latest); null without a leg"
+        ),
+        "a_status": (
+            "answered, missed or other, as sent, of the a leg (of several the longest answered one, "
+            "else the latest); null without a leg"
+        ),
+        "a_duration_seconds": (
+            "Seconds; whether ringing counts is unknown; of the a leg (of several the longest answered "
+            "one, else the latest); null without a leg"
+        ),
+        "b_from": (
+            "Calling number, as sent, of the b leg (of several the longest answered one, else the "
+            "latest); null without b leg"
+        ),
+        "b_to": (
+            "Number or agent ID called, as sent, of the b leg (of several the longest answered one, "
+            "else the latest); null without b leg"
+        ),
+        "b_status": (
+            "answered, missed or other, as sent, of the b leg (of several the longest answered one, "
+            "else the latest); null without b leg"
+        ),
+        "b_duration_seconds": (
+            "Seconds; whether ringing counts is unknown; of the b leg (of several the longest answered "
+            "one, else the latest); null without b leg"
+        ),
+        "to_country": "Country called, ISO 3166 alpha-2: the b leg's, else the a leg's; null if unknown",
+        "answered": "Whether any b leg was answered; without b legs, whether any a leg was",
+        "talk_seconds": (
+            "Seconds; durations of the answered b legs added up, without b legs of the answered a legs;"
+            " 0 if unanswered"
+        ),
+        "billed_rate_total": (
+            "Account currency; rate added up over the legs that have one; null if none has. A charge "
+            "only if rate is one: see rate_evidence"
+        ),
+        "legs_without_rate": "Legs whose rate is null, which billed_rate_total leaves out",
+    },
+    "calls_daily": {
+        "": "Calls by UTC day, account and direction",
+        "day": "UTC day on which the calls began",
+        "account": "Account: a name from the configuration",
+        "direction": "As in calls; null where none was sent",
+        "calls": "Requests that have legs",
+        "answered_calls": "Those of them that were answered",
+        "answer_rate": "0 to 1; answered_calls of calls",
+        "avg_talk_seconds": "Seconds; mean talk_seconds of the answered calls; null if none was answered",
+        "talk_seconds": "Seconds; talk_seconds of the calls added up",
+        "billed_rate_total": (
+            "Account currency; billed_rate_total of the calls added up; null if no leg has a rate"
+        ),
+        "legs_without_rate": "Legs whose rate is null, which billed_rate_total leaves out",
+    },
+    "destinations": {
+        "": "Calls by UTC day, account and country called",
+        "day": "UTC day on which the calls began",
+        "account": "Account: a name from the configuration",
+        "to_country": "Country called, ISO 3166 alpha-2; ?? where unknown",
+        "calls": "Requests that have legs",
+        "answered_calls": "Those of them that were answered",
+        "answer_rate": "0 to 1; answered_calls of calls",
+        "avg_talk_seconds": "Seconds; mean talk_seconds of the answered calls; null if none was answered",
+        "talk_seconds": "Seconds; talk_seconds of the calls added up",
+        "billed_rate_total": (
+            "Account currency; billed_rate_total of the calls added up; null if no leg has a rate"
+        ),
+        "legs_without_rate": "Legs whose rate is null, which billed_rate_total leaves out",
+    },
+    "sync_coverage": {
+        "": "What became of the requests of each day of enqueueing, by account",
+        "day": "UTC day on which the requests were enqueued",
+        "account": "Account: a name from the configuration",
+        "asked": "Requests enqueued that day, whatever became of them",
+        "done": "Those whose answer is final and stored",
+        "empty": "Those for which no leg ever came",
+        "dead": "Those given up until a person replays them",
+        "cancelled": "Those taken out by a person",
+        "waiting": "Those still to be asked for, or being asked for: pending and running",
+        "legs": "Legs stored of them, in whatever state they are",
+    },
+    "data_quality": {
+        "": "One row a finding: what is odd about stored data. Nothing is changed or left out for it",
+        "check_name": (
+            "count_mismatch, missing_leg, b_longer_than_a, unknown_country, null_rate, null_balance, "
+            "negative_money or future_time"
+        ),
+        "account": "Account: a name from the configuration",
+        "request_id": "Request ID as PIOPIY issued it; case matters",
+        "leg": "Letter of the leg; null where the finding is the request's",
+        "detail": "What was found, in a sentence",
+    },
+    "rate_evidence": {
+        "": (
+            "What the balance says about the meaning of rate, leg by leg. Compare where started_minutes"
+            " is 2 or more. Other calls of the account, and top-ups, fall in between: single rows prove"
+            " nothing"
+        ),
+        "account": "Account: a name from the configuration",
+        "request_id": "Request ID as PIOPIY issued it; case matters",
+        "leg": "a or b",
+        "to_number": "Number or agent ID called, as sent",
+        "call_time": "UTC; the leg's instant",
+        "occurrence": "1, 2 and so on among legs equal in leg, to_number and call_time",
+        "status": "answered, missed or other, as sent",
+        "duration_seconds": "Seconds; null if not sent",
+        "balance_before": (
+            "Account currency; balance after the leg of this request that was charged just before: the "
+            "one with the next higher balance, at equal balances b before a; null for the first"
+        ),
+        "balance": "Account currency; balance after this leg; null if not sent",
+        "balance_fall": (
+            "Account currency; balance_before less balance: the charge of this leg, and of whatever "
+            "else the account was charged for in between; null where either is"
+        ),
+        "rate": "Account currency; what balance_fall is if rate is the charge of the leg",
+        "started_minutes": "Minutes begun: duration_seconds / 60, rounded up; null if not sent",
+        "rate_times_minutes": (
+            "Account currency; rate times started_minutes: what balance_fall is if rate is the price of"
+            " a minute; null where either is"
+        ),
+    },
+}
+
+# --- Up and down -------------------------------------------------------------------------------------
+
+
+def upgrade() -> None:
+    dialect = op.get_bind().dialect.name
+    for text in VIEWS.values():
+        op.execute(text.format(**words(dialect)))
+    if dialect == "postgresql":
+        for view, comments in COMMENTS.items():
+            for column, comment in comments.items():
+                what = f"COLUMN {view}.{column}" if column else f"VIEW {view}"
+                quoted = comment.replace("'", "''")
+                op.execute(f"COMMENT ON {what} IS '{quoted}'")
+
+
+def downgrade() -> None:
+    for name in reversed(VIEWS):
+        op.execute(f"DROP VIEW {name}")
