@@ -7,7 +7,13 @@ import shutil
 import pytest
 from servers import do_without
 
-_OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,1400")
+_OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--window-size=1280,1400",
+)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The ready questions of Datasette: what they find among legs that a test made, and what empty blanks mean."""
+"""The ready questions of Datasette: what they find among legs of a test, and what empty blanks mean."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from etl.db.datasette.dashboard import dashboard
 from etl.db.datasette.questions import QUESTIONS, Question
-from etl.db.tables import metadata as tables
+from etl.db.tables import metadata
+from etl.db.views import view_metadata
 
 # What Datasette lists only where it is asked to: Alembic's own, and answers that are long and raw.
 _HIDDEN = ("alembic_version", "cdr_responses", "sqlite_sequence")
@@ -48,7 +49,7 @@ def _query(question: Question) -> dict[str, Any]:
 
 def _tables() -> dict[str, dict[str, Any]]:
     described: dict[str, dict[str, Any]] = {name: {} for name in _HIDDEN}
-    for table in tables.tables.values():
+    for table in (*metadata.sorted_tables, *view_metadata.sorted_tables):
         described.setdefault(table.name, {}).update(
             description=table.comment, columns={column.name: column.comment for column in table.columns}
         )
