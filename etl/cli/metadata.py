@@ -30,10 +30,16 @@ def command(app: App, *, output: Path | None) -> None:
             "Datasette reads SQLite files, and the database is none: deploy/grafana has dashboards for "
             "PostgreSQL"
         )
-    from etl.db.datasette.metadata import datasette_metadata  # noqa: PLC0415
+    from etl.db.datasette.metadata import can_have_dashboard, datasette_metadata  # noqa: PLC0415
 
     with app.reading():  # what is said holds for the present schema alone
         document = datasette_metadata(path.stem)
+    if not can_have_dashboard(path.stem):
+        click.echo(
+            f"cdr-sync: There is no dashboard for {path.name}, whose charts would stay empty: it needs a file "
+            "name of letters, digits, - and _ before the ending",
+            err=True,
+        )
     text = msgspec.json.format(msgspec.json.encode(document), indent=2)
     if output is None:
         click.echo(text)

@@ -36,12 +36,21 @@ def test_tables_that_analysts_do_not_need_are_hidden(operator):
 
 
 def test_the_database_is_called_by_the_stem_of_its_file(operator):
-    renamed = shutil.copy(operator.database, operator.home / "Calls 2026.11.db")
+    renamed = shutil.copy(operator.database, operator.home / "calls_2026-11.db")
     document = json.loads(operator.type("--database-url", f"sqlite:///{renamed}", "metadata").stdout)
     (dashboard,) = document["plugins"]["datasette-dashboards"].values()
 
-    assert list(document["databases"]) == ["Calls 2026.11"]
-    assert {chart["db"] for chart in dashboard["charts"].values()} == {"Calls 2026.11"}
+    assert list(document["databases"]) == ["calls_2026-11"]
+    assert {chart["db"] for chart in dashboard["charts"].values()} == {"calls_2026-11"}
+
+
+def test_a_dashboard_that_would_stay_empty_is_left_out_and_that_is_told(operator):
+    renamed = shutil.copy(operator.database, operator.home / "Calls 2026.11.db")
+    result = operator.type("--database-url", f"sqlite:///{renamed}", "metadata")
+    document = json.loads(result.stdout)
+
+    assert (list(document["databases"]), document["plugins"]) == (["Calls 2026.11"], {})
+    assert "There is no dashboard for Calls 2026.11.db" in result.stderr
 
 
 def test_a_file_is_written_whole_or_not_at_all(operator):

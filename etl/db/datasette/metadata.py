@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -20,8 +21,14 @@ _NEWEST_FIRST = {
 }
 
 
+def can_have_dashboard(database: str) -> bool:
+    """Whether the plugin's charts find a database of this name: they put it into addresses as it is."""
+    return re.fullmatch(r"[A-Za-z0-9_-]+", database) is not None
+
+
 def datasette_metadata(database: str) -> dict[str, Any]:
     """Describe a database for Datasette, which calls it by the stem of its file's name."""
+    plugins = {"datasette-dashboards": {"calls": dashboard(database)}} if can_have_dashboard(database) else {}
     return {
         "title": "PIOPIY call records",
         "databases": {
@@ -32,7 +39,7 @@ def datasette_metadata(database: str) -> dict[str, Any]:
                 "queries": {name: _query(question) for name, question in QUESTIONS.items()},
             }
         },
-        "plugins": {"datasette-dashboards": {"calls": dashboard(database)}},
+        "plugins": plugins,
     }
 
 
