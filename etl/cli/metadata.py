@@ -36,8 +36,8 @@ def command(app: App, *, output: Path | None) -> None:
         document = datasette_metadata(path.stem)
     if not can_have_dashboard(path.stem):
         click.echo(
-            f"cdr-sync: There is no dashboard for {path.name}, whose charts would stay empty: it needs a file "
-            "name of letters, digits, - and _ before the ending",
+            f"cdr-sync: There is no dashboard for {path.name}, since its charts would stay empty: it needs a "
+            "file name of letters, digits, - and _ before the ending",
             err=True,
         )
     text = msgspec.json.format(msgspec.json.encode(document), indent=2)
