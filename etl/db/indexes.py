@@ -1,4 +1,4 @@
-"""The indexes. Apart from the tables, since only migrations and checks need to know them.
+"""The indexes of the queue. Apart from the tables, since only migrations and checks need to know them.
 
 Where the database can, an index holds only rows of one state, so that a million done ones cost nothing.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Index, text
 
-from etl.db.tables import call_legs, cdr_requests, metadata, sync_runs
+from etl.db.tables import cdr_requests, metadata, sync_runs
 
 _column = cdr_requests.c
 
@@ -38,8 +38,6 @@ Index(
     sqlite_where=text("state = 'dead'"),
     postgresql_where=text("state = 'dead'"),
 )
-# The legs of a period, for whoever looks at calls.
-Index("ix_call_legs_call_time", call_legs.c.call_time)
 # The runs that have not ended, or ended without a word.
 Index(
     "ix_sync_runs_running",

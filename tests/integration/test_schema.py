@@ -222,7 +222,6 @@ NAMES = {
     "call_legs": {
         "ck_call_legs_occurrence_counts_from_one",
         "ck_call_legs_revision_counts_from_one",
-        "ix_call_legs_call_time",
     },
     "cdr_responses": set(),
     "sync_runs": {"ck_sync_runs_outcome_is_known", "ix_sync_runs_running"},
