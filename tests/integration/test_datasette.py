@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import re
 import socket
-import sqlite3
 import subprocess
 import sys
 import urllib.request
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 from browser import browser  # noqa: F401 (a fixture)
@@ -24,7 +21,6 @@ from etl.db.datasette.questions import QUESTIONS
 from etl.db.tables import metadata
 from etl.db.views import view_metadata
 
-CALLS_AS_TABLE = Path(__file__).parents[2] / "deploy" / "datasette" / "calls_as_table.sql"
 
 pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.heavy]
 
@@ -179,24 +175,3 @@ def test_what_is_committed_while_it_is_served_is_seen_unless_it_is_served_as_imm
 
     assert number_of_requests(site) == before + 1
     assert number_of_requests(frozen) <= before
-
-
-def test_a_copy_in_which_calls_is_a_table_answers_the_same(filled, tmp_path):
-    copy = tmp_path / "cdr.sqlite3"
-    with closing(sqlite3.connect(sqlite_path(str(filled.engine.url)))) as connection:
-        connection.execute("VACUUM INTO ?", [str(copy)])
-        before = answers(connection)
-    with closing(sqlite3.connect(copy)) as connection:
-        connection.executescript(CALLS_AS_TABLE.read_text())
-
-    with closing(sqlite3.connect(f"file:{copy}?immutable=1", uri=True)) as connection:
-        kinds = dict(connection.execute("SELECT name, type FROM sqlite_master"))
-        assert kinds["calls"] == "table"
-        assert answers(connection) == before
-
-
-def answers(connection):
-    return {
-        name: connection.execute(question.sql, dict.fromkeys(question.blanks, "")).fetchall()
-        for name, question in QUESTIONS.items()
-    }
