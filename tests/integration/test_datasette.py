@@ -21,7 +21,6 @@ from etl.db.datasette.questions import QUESTIONS
 from etl.db.tables import metadata
 from etl.db.views import view_metadata
 
-
 pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.heavy]
 
 SCENARIOS = ("answered", "missed", "several_b", "twins", "null_money", "count_mismatch", "malformed_money")
