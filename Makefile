@@ -4,9 +4,9 @@ VENV ?= .venv
 # One more at a time than there are cores, since tests often wait.
 PYTEST_ARGS ?= -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := $(VENV)/bin
-SOURCES := etl migrations tests benchmarks
+SOURCES := etl migrations tests benchmarks man
 
-.PHONY: demo test faults soak check lint format schema wheel benchmark clean
+.PHONY: demo test faults soak check lint format schema wheel man benchmark clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/cdr-sync demo
@@ -44,12 +44,17 @@ schema: $(VENV)/.dev
 		&& $(BIN)/alembic upgrade head && $(BIN)/alembic check \
 		&& $(BIN)/alembic downgrade base && $(BIN)/alembic upgrade head && rm -r $$folder
 
-# An installed wheel must bring its migrations along, and work from any folder.
+# An installed wheel must bring its migrations and its manual along, and work from any folder.
 wheel: $(VENV)/.dev
 	folder=$$(mktemp -d) && $(BIN)/pip wheel -q --no-deps --wheel-dir $$folder . \
 		&& $(PYTHON) -m venv $$folder/venv && $$folder/venv/bin/pip install -q $$folder/*.whl \
+		&& test -f $$folder/venv/share/man/man1/cdr-sync.1 \
 		&& cd $$folder && CDR_SYNC_DATABASE_URL=sqlite:///$$folder/wheel.sqlite3 venv/bin/cdr-sync db upgrade \
 		&& CDR_SYNC_DATABASE_URL=sqlite:///$$folder/wheel.sqlite3 venv/bin/cdr-sync db check && rm -r $$folder
+
+# The manual pages, from the commands and from the tables of README.md: a test tells when they are old.
+man: $(VENV)/.dev
+	$(BIN)/python man/generate.py
 
 benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/job.py
@@ -65,5 +70,5 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,postgresql,mysql]'
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,postgresql,mysql,parquet]'
 	touch $@ $(VENV)/.runtime

@@ -203,7 +203,8 @@ class MariadbServer(Server):
     def command(self):
         first_words = self.folder / "first-words.sql"
         first_words.write_text(
-            "CREATE OR REPLACE USER cdr@'127.0.0.1';\nGRANT ALL ON *.* TO cdr@'127.0.0.1';\n"
+            "CREATE OR REPLACE USER cdr@'127.0.0.1';\n"
+            "GRANT ALL ON *.* TO cdr@'127.0.0.1' WITH GRANT OPTION;\n"
         )
         values = {
             "datadir": self.data,

@@ -12,6 +12,7 @@ import sys
 import click
 
 from etl import __version__
+from etl.cli.completion import complete_files
 from etl.errors import CdrSyncError
 
 # Every command with the module that holds it.
@@ -27,6 +28,7 @@ _COMMANDS = {
     "requests": "requests",
     "doctor": "doctor",
     "reprocess": "reprocess",
+    "export": "export",
     "metadata": "metadata",
     "simulator": "simulator",
 }
@@ -55,7 +57,7 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.option("--config", metavar="FILE", help="TOML file with the settings.")
+@click.option("--config", metavar="FILE", shell_complete=complete_files, help="TOML file with the settings.")
 @click.option("--database-url", metavar="URL", help="Database, such as sqlite:////var/lib/cdr.sqlite3.")
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="How log lines look.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell more while working.")

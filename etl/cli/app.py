@@ -76,14 +76,14 @@ class App:
         for engine in self._engines:
             engine.dispose()
 
-    def engine_as_it_is(self) -> Engine:
-        """The database, whatever its schema."""
+    def engine_as_it_is(self, *, read_seconds: int | None = None) -> Engine:
+        """The database, whatever its schema; one answer of a server may take so long, or else as usual."""
         from etl.db.connection import open_engine  # noqa: PLC0415
 
-        self._engines.append(open_engine(self.settings.database_url))
+        self._engines.append(open_engine(self.settings.database_url, read_seconds=read_seconds))
         return self._engines[-1]
 
-    def engine(self, *, creates: bool = True) -> Engine:
+    def engine(self, *, creates: bool = True, read_seconds: int | None = None) -> Engine:
         """The database with the schema that this version needs.
 
         A SQLite file that does not exist yet is made by the first command that writes.
@@ -100,7 +100,7 @@ class App:
             from etl.db.sqlite_files import create_sqlite_file  # noqa: PLC0415
 
             create_sqlite_file(self.settings.database_url)
-        engine = self.engine_as_it_is()
+        engine = self.engine_as_it_is(read_seconds=read_seconds)
         with reading(engine) as connection:
             is_new = is_file and creates and is_empty(connection)
             if not is_new:
@@ -112,11 +112,11 @@ class App:
         return engine
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self, *, read_seconds: int | None = None) -> Iterator[Connection]:
         """A connection for a command that only looks."""
         from etl.db.connection import reading  # noqa: PLC0415
 
-        with reading(self.engine(creates=False)) as connection:
+        with reading(self.engine(creates=False, read_seconds=read_seconds)) as connection:
             yield connection
 
 

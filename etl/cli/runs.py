@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from etl.cli.app import App, pass_app
+from etl.cli.completion import complete_runs
 from etl.cli.options import json_option, limit_option
 from etl.cli.output import print_json, print_table, row_as_dict, shown
 from etl.errors import UsageError
@@ -43,7 +44,7 @@ def command(ctx: click.Context, most: int, *, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("run_id", metavar="ID", type=int)
+@click.argument("run_id", metavar="ID", type=int, shell_complete=complete_runs)
 @json_option
 @pass_app
 def show(app: App, run_id: int, *, as_json: bool) -> None:

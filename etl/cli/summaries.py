@@ -12,6 +12,7 @@ SUMMARIES = {
     "requests": "Look into single requests, replay or cancel them.",
     "doctor": "Check settings, database and API, and say how to mend what is amiss.",
     "reprocess": "Derive legs again from the archived answers, asking nothing.",
+    "export": "Write legs or calls as CSV or Parquet.",
     "metadata": "Describe the database for Datasette, which shows it in a browser.",
     "simulator": "Run a stand-in of the API on this machine.",
 }

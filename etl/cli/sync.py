@@ -11,7 +11,14 @@ import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.monitoring import monitored
-from etl.cli.options import account_option, batch_option, json_option, time_limit_option, workers_option
+from etl.cli.options import (
+    account_option,
+    batch_option,
+    file_option,
+    json_option,
+    time_limit_option,
+    workers_option,
+)
 from etl.cli.output import counted, print_json, print_table
 from etl.cli.running import summary_document, summary_text, tell_problems, work
 from etl.db.states import LANES
@@ -29,7 +36,7 @@ if TYPE_CHECKING:
 @batch_option
 @click.option("--dry-run", is_flag=True, help="Only tell what is due; ask nothing, change nothing.")
 @click.option("--single-instance", is_flag=True, help="Exit 75 where another such run is at work here.")
-@click.option("--metrics-file", metavar="FILE", help="Write metrics for node_exporter to FILE at the end.")
+@file_option("--metrics-file", help_text="Write metrics for node_exporter to FILE at the end.")
 @json_option
 @pass_app
 def command(

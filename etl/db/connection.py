@@ -39,7 +39,6 @@ _POSTGRESQL_ARGUMENTS = {
 }
 _MYSQL_ARGUMENTS = {
     "connect_timeout": 10,
-    "read_timeout": _READ_SECONDS,
     "write_timeout": _READ_SECONDS,
     "charset": "utf8mb4",
     # SQLAlchemy would ask for FOUND_ROWS, by which an INSERT counts the rows too that were there before.
@@ -95,9 +94,13 @@ def sqlite_path(text_: str) -> Path | None:
     return Path(url.database)
 
 
-def open_engine(url_text: str) -> Engine:
-    """Make an engine whose transactions are of the kind that the queue's statements rely on."""
+def open_engine(url_text: str, *, read_seconds: int | None = None) -> Engine:
+    """Make an engine whose transactions are of the kind that the queue's statements rely on.
+
+    `read_seconds` is how long one answer of a server may take where the URL does not say.
+    """
     url = read_url(url_text)
+    read_seconds = read_seconds or _READ_SECONDS
     if url.get_backend_name() == "sqlite":
         _require_file(sqlite_path(url_text))
         engine = create_engine(url, connect_args=_unless_in(url, _SQLITE_ARGUMENTS))
@@ -105,7 +108,9 @@ def open_engine(url_text: str) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     is_postgresql = url.get_backend_name() == "postgresql"
-    arguments = _unless_in(url, _POSTGRESQL_ARGUMENTS if is_postgresql else _MYSQL_ARGUMENTS)
+    arguments = _unless_in(
+        url, _POSTGRESQL_ARGUMENTS if is_postgresql else {**_MYSQL_ARGUMENTS, "read_timeout": read_seconds}
+    )
     try:
         engine = create_engine(
             url.difference_update_query(["read_timeout"]) if is_postgresql else url,
@@ -116,7 +121,7 @@ def open_engine(url_text: str) -> Engine:
         if is_postgresql:
             from etl.db.postgresql import bound_waits  # noqa: PLC0415 (imports the driver)
 
-            bound_waits(engine, float(str(url.query.get("read_timeout", _READ_SECONDS))))
+            bound_waits(engine, float(str(url.query.get("read_timeout", read_seconds))))
     except exc.NoSuchModuleError as error:
         raise SettingsError(f"database_url: {error}") from error
     except ModuleNotFoundError as error:

@@ -359,3 +359,17 @@ def test_the_doctor_colours_its_words_on_a_terminal_unless_nobody_wants_it(at_te
     assert coloured.raw.count("\x1b[32mok") == coloured.text.count("ok  ") == 9
     assert "\x1b" not in plain.raw
     assert [line.split(":")[0] for line in plain.lines] == [line.split(":")[0] for line in coloured.lines]
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_export_tells_its_rows_on_a_terminal_and_keeps_parquet_off_it(at_terminal):
+    file, table, columns = (
+        at_terminal("export", "legs", *options).finish()
+        for options in (("--output", "legs.csv"), (), ("--format", "parquet"))
+    )
+
+    assert file.lines[0] == "0 legs written to legs.csv"
+    assert table.lines[0].startswith("account,request_id,leg,")
+    assert "written" not in table.text
+    assert columns.code == 2
+    assert "Parquet is not for a terminal: add --output FILE" in columns.text
