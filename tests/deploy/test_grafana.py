@@ -13,17 +13,17 @@ from grafana import DASHBOARDS, FOLDER, PANELS, Look
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from sqlalchemy.exc import DBAPIError
 from systems import numbered
+from tools import DEPLOY, OPERATE, TOP, check, program
+
+from etl.db.connection import open_engine
 
 on_postgresql = pytest.mark.databases("postgresql")
 SCENARIOS = ("answered", "missed", "several_b", "twins", "null_money", "count_mismatch", "malformed_money")
-ROLE = "cdr_analyst"
-GRANTS = f"""
-DO $$ BEGIN CREATE ROLE {ROLE}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-GRANT SELECT ON calls, calls_daily, destinations, sync_coverage, data_quality, call_legs, sync_runs TO {ROLE};
-GRANT SELECT (account, state, run_after, lease_until, last_error_kind) ON cdr_requests TO {ROLE};
-GRANT SELECT (account, breaker_opened_at, breaker_reason, paused_until) ON api_accounts TO {ROLE};
-"""
+PROVISIONED = yaml.safe_load((FOLDER / "provisioning" / "datasources" / "cdr-sync.yaml").read_text())
+SOURCES = {source["uid"]: source for source in PROVISIONED["datasources"]}
+ROLES = {"cdr_analyst": "analyst", "cdr_monitor": "monitor"}  # with the files that make them
 
 
 @pytest.fixture(scope="module")
@@ -32,27 +32,55 @@ def filled(lasting_system):
     lasting_system.enqueue(*(one for scenario in SCENARIOS for one in numbered(scenario, 5)))
     lasting_system.work_off()
     lasting_system.enqueue("due")
-    with lasting_system.engine.begin() as connection:
-        for statement in GRANTS.strip().splitlines():
-            connection.exec_driver_sql(statement)
     return lasting_system
 
 
+@pytest.fixture(scope="module")
+def open_as(filled):
+    """A function that gives an engine which connects as a role, made by the line at the head of its file."""
+    program("psql", "apt-get install postgresql-client")
+    url = filled.engine.url
+    engines = {}
+    for role, file in ROLES.items():
+        head = (DEPLOY / "sql" / f"{file}-postgresql.sql").read_text()
+        (line,) = re.findall(r"^--   (psql .+)$", head, re.MULTILINE)
+        assert line in OPERATE.read_text()
+        address = f"postgresql://{url.username}@{url.host}:{url.port}/{url.database}"
+        for _ in range(2):  # the second time changes nothing
+            code, said = check("sh", "-c", line.replace("postgresql://OWNER@HOST/cdr", address), cwd=TOP)
+            assert code == 0, said
+        engines[role] = open_engine(str(url.set(username=role)))
+    yield engines.__getitem__
+    for engine in engines.values():
+        engine.dispose()
+    with filled.engine.begin() as connection:
+        for role in ROLES:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
 @pytest.fixture
-def ask(filled):
+def ask(filled, open_as):
     """Ask as Grafana does, for the last two days; gives the columns' names and the rows."""
 
-    def ask(sql, **chosen):
+    def ask(sql, dashboard, **chosen):
         until = filled.now() + timedelta(minutes=1)
         look = Look(until - timedelta(days=2), until, **chosen)
-        with filled.engine.connect() as connection:
-            connection.exec_driver_sql(f"SET ROLE {ROLE}")
+        with open_as(SOURCES[source_of(DASHBOARDS[dashboard])]["user"]).connect() as connection:
             result = connection.exec_driver_sql(look.sql(sql).replace("%", "%%"))
-            answer = list(result.keys()), [tuple(row) for row in result]
-            connection.rollback()
-            return answer
+            return list(result.keys()), [tuple(row) for row in result]
 
     return ask
+
+
+def source_of(document):
+    """The one data source of all panels, queries and variables of a dashboard."""
+    queries = [variable for variable in document["templating"]["list"] if variable["type"] == "query"]
+    for panel in document["panels"]:
+        queries += [panel, *panel["targets"]] if panel["type"] != "row" else []
+    ((kind, uid),) = {(query["datasource"]["type"], query["datasource"]["uid"]) for query in queries}
+    assert kind == SOURCES[uid]["type"]
+    return uid
 
 
 def variables_of(document):
@@ -115,23 +143,12 @@ def test_panels_lie_beside_each_other_and_not_on_each_other(name):
     assert {x for x, _ in cells} == set(range(24))
 
 
-def test_the_data_source_is_the_one_of_all_panels_and_keeps_no_secret():
-    (source,) = yaml.safe_load((FOLDER / "provisioning/datasources/cdr-sync.yaml").read_text())["datasources"]
-    ours = {"type": source["type"], "uid": source["uid"]}
-    used = [panel.panel["datasource"] for panel in PANELS] + [
-        target["datasource"] for panel in PANELS for target in panel.panel["targets"]
-    ]
-    variables = [one for document in DASHBOARDS.values() for one in variables_of(document).values()]
-    from_outside = [
-        source["url"],
-        source["user"],
-        source["jsonData"]["database"],
-        *source["secureJsonData"].values(),
-    ]
-
-    assert all(each == ours for each in used)
-    assert all(one["datasource"] == ours for one in variables if one["type"] == "query")
-    assert all(re.fullmatch(r"\$\{CDR_ANALYST_[A-Z]+\}", value) for value in from_outside)
+def test_the_data_sources_are_those_of_the_dashboards_and_keep_no_secret():
+    assert {source_of(document) for document in DASHBOARDS.values()} == SOURCES.keys()
+    assert {source["user"] for source in SOURCES.values()} == ROLES.keys()
+    for source in SOURCES.values():
+        from_outside = [source["url"], source["jsonData"]["database"], source["secureJsonData"]["password"]]
+        assert all(re.fullmatch(r"\$\{CDR_[A-Z_]+\}", value) for value in from_outside)
 
 
 def test_every_variable_in_a_panels_sql_is_one_of_its_dashboard():
@@ -144,7 +161,7 @@ def test_every_variable_in_a_panels_sql_is_one_of_its_dashboard():
 @on_postgresql
 @pytest.mark.parametrize("panel", PANELS, ids=str)
 def test_a_panel_gets_the_columns_and_rows_that_it_draws(ask, filled, panel):
-    names, rows = ask(panel.sql)
+    names, rows = ask(panel.sql, panel.dashboard)
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
     texts = {name for name, values in columns.items() if all(isinstance(value, str) for value in values)}
     numbers = {name for name, values in columns.items() if is_number(values)}
@@ -183,30 +200,49 @@ def named_columns(panel):
 @on_postgresql
 def test_the_figures_are_those_of_the_database(ask, filled):
     states = filled.states()
-    by_title = {panel.panel["title"]: panel.sql for panel in PANELS}
-    ((calls, answered, *_),) = ask(by_title["In this period"])[1]
-    by_hour = ask(by_title["Calls"], bucket="1h")[1]
-    talks = ask(by_title["How long calls talked"])[1]
+    by_title = {panel.panel["title"]: (panel.sql, panel.dashboard) for panel in PANELS}
+    ((calls, answered, *_),) = ask(*by_title["In this period"])[1]
+    by_hour = ask(*by_title["Calls"], bucket="1h")[1]
+    talks = ask(*by_title["How long calls talked"])[1]
 
     assert calls == states["done"]
     assert sum(row[1] for row in by_hour) == sum(row[1] for row in talks) == answered
     assert sum(row[2] for row in by_hour) == calls - answered
-    assert dict(ask(by_title["Queue by state"])[1]) == states
-    assert sum(row[1] for row in ask(by_title["API calls a day"])[1]) > calls
+    assert dict(ask(*by_title["Queue by state"])[1]) == states
+    assert sum(row[1] for row in ask(*by_title["API calls a day"])[1]) > calls
 
 
 @on_postgresql
 @pytest.mark.parametrize("panel", [one for one in PANELS if "${account" in one.sql], ids=str)
 def test_an_account_that_is_not_chosen_is_left_out(ask, panel):
-    _, rows = ask(panel.sql, accounts=("some'body", "else"))
+    _, rows = ask(panel.sql, panel.dashboard, accounts=("some'body", "else"))
 
     assert sum(value for row in rows for value in row if is_number([value])) == 0
 
 
 @on_postgresql
 def test_the_accounts_to_choose_from_are_those_that_there_are(ask):
-    for document in DASHBOARDS.values():
-        assert ask(variables_of(document)["account"]["query"])[1] == [("default",)]
+    for name, document in DASHBOARDS.items():
+        assert ask(variables_of(document)["account"]["query"], name)[1] == [("default",)]
+
+
+@on_postgresql
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT lease_token FROM cdr_requests",
+        "SELECT to_number FROM call_legs",
+        "SELECT detail FROM data_quality",
+        "SELECT a_from FROM calls",
+        "SELECT body FROM cdr_responses",
+        "DELETE FROM sync_runs",
+    ],
+)
+def test_who_watches_the_job_sees_no_token_and_no_number(open_as, sql):
+    with open_as("cdr_monitor").connect() as connection, pytest.raises(DBAPIError) as refused:
+        connection.exec_driver_sql(sql)
+
+    assert refused.value.orig.sqlstate in ("42501", "25006")
 
 
 # A year of calls, so that to read them all would be a mistake.
