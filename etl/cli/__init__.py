@@ -35,6 +35,7 @@ _COMMANDS = {
     "reprocess": "reprocess",
     "export": "export",
     "report": "report",
+    "metadata": "metadata",
     "simulator": "simulator",
 }
 
