@@ -4,9 +4,9 @@ VENV ?= .venv
 # One more at a time than there are cores, since tests often wait.
 PYTEST_ARGS ?= -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := $(VENV)/bin
-SOURCES := etl migrations tests benchmarks
+SOURCES := etl migrations tests benchmarks docs
 
-.PHONY: demo test faults soak check lint format schema wheel benchmark clean
+.PHONY: demo test faults soak check lint format schema wheel docs benchmark clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/cdr-sync demo
@@ -50,6 +50,10 @@ wheel: $(VENV)/.dev
 		&& $(PYTHON) -m venv $$folder/venv && $$folder/venv/bin/pip install -q $$folder/*.whl \
 		&& cd $$folder && CDR_SYNC_DATABASE_URL=sqlite:///$$folder/wheel.sqlite3 venv/bin/cdr-sync db upgrade \
 		&& CDR_SYNC_DATABASE_URL=sqlite:///$$folder/wheel.sqlite3 venv/bin/cdr-sync db check && rm -r $$folder
+
+# The dictionary from the models, and what the queries of docs/data.md give: tests tell when they are old.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
 
 benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/job.py
