@@ -181,5 +181,5 @@ def _tell_next(url: str) -> None:
         f"  {command_name} --database-url {url} status\n"
         f"  {command_name} --database-url {url} requests list --state dead\n"
         f"  sqlite3 {path} 'SELECT * FROM calls LIMIT 5'\n"
-        "With your own account: README.md, “First real run”."
+        "More to ask: docs/data.md, “Twenty queries”. With your own account: README.md, “First real run”."
     )
