@@ -74,7 +74,8 @@ old. [data.md](data.md) says what the words mean, and has queries to begin with.
 
 What the words in the column “type” are on each database. On SQLite an instant and a day are text of one
 format, `2021-11-16 13:33:29.000000` and `2021-11-16`, a boolean is 0 or 1, and money is a double. Exact text
-compares by its bytes.
+compares by its bytes. Beside the indexes named here, `call_legs` has one on the UTC day of `call_time`, which
+the views by day use.
 """
 
 
@@ -162,7 +163,9 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterat
 
 _HEADING = re.compile(r"^##+ (.+)$", re.MULTILINE)
 _TITLE = re.compile(r"[0-9]+\. |Yesterday$")
-_SQL = re.compile(r"^```sql\n(?:-- (?P<database>SQLite|PostgreSQL|MariaDB)\n)?(?P<sql>.*?)^```$", re.MULTILINE | re.DOTALL)
+_SQL = re.compile(
+    r"^```sql\n(?:-- (?P<database>SQLite|PostgreSQL|MariaDB)\n)?(?P<sql>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 _OUTPUT = re.compile(r"(?<=^```text\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 
 
@@ -238,7 +241,8 @@ def _shown(value: object) -> str:
 
 def demo_arguments(page: str) -> list[str]:
     """The words after `cdr-sync` that make the database of the page."""
-    return re.findall(r"^\$ cdr-sync (demo .*?)(?: +#.*)?$", page, re.MULTILINE)[0].split()
+    (command,) = re.findall(r"^\$ cdr-sync (demo .*?)(?: +#.*)?$", page, re.MULTILINE)
+    return str(command).split()
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ def _settings(url: str, simulator: Simulator) -> Settings:
         max_attempts=3,
         retry_delay=timedelta(seconds=0.2),
         request_timeout=timedelta(seconds=2),
-        settle=timedelta(seconds=1),
+        settle=timedelta(seconds=2),
         empty_for=timedelta(seconds=3),
         empty_delay=timedelta(seconds=0.3),
         accounts={DEFAULT_ACCOUNT: account},

@@ -1,4 +1,4 @@
-"""docs/data.md and docs/dictionary.md: queries that give what the page shows on every database, and no old word.
+"""docs/data.md and docs/dictionary.md: queries that give on every database what is shown, and no old word.
 
 The queries run on the database that a real demo made; on the servers, on a copy of its rows.
 """
@@ -73,7 +73,8 @@ def test_the_dictionary_is_the_one_that_the_models_make():
 def test_every_table_and_view_of_a_database_stands_in_the_dictionary_with_all_its_columns(demo):
     with closing(sqlite3.connect(demo)) as connection:
         columns = connection.execute(
-            "SELECT parts.name, columns.name FROM sqlite_master AS parts, pragma_table_info(parts.name) AS columns"
+            "SELECT parts.name, columns.name"
+            " FROM sqlite_master AS parts, pragma_table_info(parts.name) AS columns"
             " WHERE parts.type IN ('table', 'view') AND parts.name NOT LIKE 'sqlite_%'"
             " AND parts.name <> 'alembic_version'"
         ).fetchall()
