@@ -4,9 +4,9 @@ VENV ?= .venv
 # One more at a time than there are cores, since tests often wait.
 PYTEST_ARGS ?= -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := $(VENV)/bin
-SOURCES := etl migrations tests benchmarks man
+SOURCES := etl migrations tests benchmarks docs man
 
-.PHONY: demo test faults soak check lint format schema wheel man benchmark clean
+.PHONY: demo test faults soak check lint format schema wheel docs benchmark clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/cdr-sync demo
@@ -52,8 +52,9 @@ wheel: $(VENV)/.dev
 		&& cd $$folder && CDR_SYNC_DATABASE_URL=sqlite:///$$folder/wheel.sqlite3 venv/bin/cdr-sync db upgrade \
 		&& CDR_SYNC_DATABASE_URL=sqlite:///$$folder/wheel.sqlite3 venv/bin/cdr-sync db check && rm -r $$folder
 
-# The manual pages, from the commands and from the tables of README.md: a test tells when they are old.
-man: $(VENV)/.dev
+# What docs and manual pages say of commands, tables and queries, made from them: tests tell when it is old.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
 	$(BIN)/python man/generate.py
 
 benchmark: $(VENV)/.dev

@@ -1,4 +1,4 @@
-"""The manual pages: `make man` writes them from the commands themselves and from the tables of README.md.
+"""The manual pages: `make docs` writes them from the commands themselves and from the tables of README.md.
 
 They are kept in the repository, so that a wheel can carry them; a test holds them to the commands.
 

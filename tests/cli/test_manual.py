@@ -1,4 +1,4 @@
-"""The manual pages: as `make man` writes them, whole, and without a word that troff takes for its own."""
+"""The manual pages: as `make docs` writes them, whole, and without a word that troff takes for its own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_pages_are_those_that_the_commands_make():
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
 
-    assert {path.name: path.read_text() for path in PAGES} == generate.pages(), "run `make man`"
+    assert {path.name: path.read_text() for path in PAGES} == generate.pages(), "run `make docs`"
 
 
 def test_every_command_has_its_page_with_every_option_and_its_help(shown):
