@@ -8,6 +8,7 @@ from etl.cli.app import App
 from etl.cli.crash import tell_crash
 from etl.cli.output import counted
 from etl.cli.progress import watched
+from etl.errors import MalformedError
 from etl.sync.summary import OUTCOMES
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from etl.settings import Account
     from etl.sync.summary import Limits, Summary
+
+_LONGEST_QUOTE = 200  # characters
 
 
 def work(
@@ -96,9 +99,7 @@ def tell_problems(app: App, summary: Summary) -> None:
             account=name,
         )
     if summary.dead:
-        log.error(
-            f"{counted(summary.dead, 'request')} became dead: see `cdr-sync requests list --state dead`."
-        )
+        log.error(_deaths_text(summary))
     if lost := summary.counts["lost_leases"]:
         log.warning(
             f"{counted(lost, 'answer')} came after the lease had run out and another run had taken over, and "
@@ -106,6 +107,26 @@ def tell_problems(app: App, summary: Summary) -> None:
         )
     for crash in summary.crashes[:1]:
         tell_crash(crash)
+
+
+def _deaths_text(summary: Summary) -> str:
+    """How many became dead, one of them with what was wrong, and what to do."""
+    text = f"{counted(summary.dead, 'request')} became dead"
+    remedy = "see `cdr-sync requests list --state dead`, and `cdr-sync requests retry` to ask again."
+    if (death := summary.death) is not None:
+        such_as = "" if summary.dead == 1 else "such as "
+        text += f", {such_as}{_one_line(death.request_id)} ({death.error_kind}: {_one_line(death.error)})"
+        if death.error_kind == MalformedError.reason:
+            remedy = (
+                "see `cdr-sync requests list --state dead`. Its answer is kept: report it, and `cdr-sync "
+                "reprocess` settles it once a later version can read it."
+            )
+    return f"{text}: {remedy}"
+
+
+def _one_line(text: str) -> str:
+    """What somebody else wrote, as part of a line of ours."""
+    return "".join(character if character.isprintable() else " " for character in text)[:_LONGEST_QUOTE]
 
 
 def _tell_of_strangers(app: App, engine: Engine) -> None:

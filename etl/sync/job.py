@@ -245,6 +245,7 @@ class Job:
             self._desks[name].hand_out(requests)
 
     def _note_failures(self, turn: Turn) -> None:
+        self.summary.death = self.summary.death or turn.death
         if self._limits.max_failures is not None:
             self._failed |= turn.failed
 

@@ -72,7 +72,7 @@ def settle(
     run_id: int,
     rules: WaitingRules,
     chance: Callable[[], float],
-    on_failure: Callable[[ClaimedRequest], None] = lambda _request: None,
+    on_failure: Callable[[ClaimedRequest, Settlement], None] = lambda _request, _settlement: None,
 ) -> Counter[str]:
     """Settle some claims in the transaction of this connection; `on_failure` hears of those that failed.
 
@@ -91,13 +91,13 @@ def settle(
     changes: dict[RequestKey, LegChanges] = {
         _key(asked): leg_changes(connection, stored.get(_key(asked)), asked.legs) for asked in answered
     }
-    settlements = []
+    settlements: list[Settlement] = []
     for verdict in held:
         outcome = _decide(verdict, changes, now=now, rules=rules, chance=chance())
         counts[_COUNTED_AS[type(outcome)]] += 1
-        if isinstance(outcome, RetryLater | Dead):
-            on_failure(verdict.asked.request)
         settlements.append(_settlement(verdict.asked, outcome, changes.get(_key(verdict.asked))))
+        if isinstance(outcome, RetryLater | Dead):
+            on_failure(verdict.asked.request, settlements[-1])
     for change in changes.values():
         counts["legs_inserted"] += len(change.inserted)
         counts["legs_updated"] += len(change.updated)

@@ -30,6 +30,15 @@ class Limits:
     max_failures: int | None = None  # stop claiming once so many requests have failed
 
 
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A request that became dead, and why."""
+
+    request_id: str
+    error_kind: str
+    error: str
+
+
 @dataclass(slots=True)
 class Summary:
     """What a run did: its number in the ledger, its counts, and what a person must know."""
@@ -39,6 +48,7 @@ class Summary:
     api_down: dict[str, str] = field(default_factory=dict)  # account to reason
     refused: dict[str, str] = field(default_factory=dict)
     crashes: list[Exception] = field(default_factory=list)
+    death: Death | None = None  # the first of the requests that became dead by their answer
     signal: int | None = None
     has_too_many_failures: bool = False  # so many that the run stopped claiming
     rate_wait_seconds: float = 0.0  # how long the run waited for the rate limit

@@ -19,9 +19,12 @@ from etl.cdr.records import ClaimedRequest
 from etl.db import accounts, request_queue, runs
 from etl.db.accounts import AccountState
 from etl.db.connection import is_bad_value
+from etl.db.request_queue import Settlement
+from etl.db.states import DEAD
 from etl.settings import Settings
 from etl.sync.desk import Desk, News
 from etl.sync.settling import Verdict, settle, waiting_rules
+from etl.sync.summary import Death
 from etl.sync.transactions import in_transaction
 from etl.sync.whereabouts import is_alive, this_process
 
@@ -56,6 +59,13 @@ class Turn:
     heard: dict[str, AccountState] = field(default_factory=dict)  # from other machines
     told: dict[str, News] = field(default_factory=dict)  # to other machines
     failed: set[int] = field(default_factory=set)  # requests whose failure counted, by their number
+    death: Death | None = None  # the first of the requests that became dead
+
+    def note_failure(self, request: ClaimedRequest, settlement: Settlement) -> None:
+        """Note a request whose failure counted."""
+        self.failed.add(request.id)
+        if settlement.state == DEAD and self.death is None:
+            self.death = Death(request.request_id, str(settlement.error_kind), str(settlement.error))
 
 
 class Turns:
@@ -125,7 +135,7 @@ class Turns:
                     run_id=self.run_id,
                     rules=self._rules,
                     chance=self._chance,
-                    on_failure=lambda request: turn.failed.add(request.id),
+                    on_failure=turn.note_failure,
                 )
             self._tell(connection, turn, desks)
             if rooms:

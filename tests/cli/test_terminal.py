@@ -176,7 +176,8 @@ def test_log_lines_are_sentences_on_a_terminal(operator, at_terminal):
 
     assert terminal.code == 65
     assert "error" in line
-    assert "1 request became dead: see `cdr-sync requests list --state dead`." in line
+    assert "1 request became dead, malformed_money-1 (malformed: `cdr[0].rate` " in line
+    assert "see `cdr-sync requests list --state dead`" in line
     assert "{" not in line
     assert len(summary_of(terminal.text)[1]) == 2
 
