@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from time import monotonic
 
 import pexpect
 from operators import PATIENCE
@@ -23,6 +25,7 @@ class Terminal:
             cwd=str(operator.home),
             dimensions=(40, width),
             encoding="utf-8",
+            codec_errors="replace",  # Ctrl-C discards what is not shown yet, be it half a letter
             timeout=PATIENCE,
         )
         self.raw = ""
@@ -30,6 +33,14 @@ class Terminal:
     def wait_for(self, words):
         self.child.expect(words)
         self.raw += self.child.before + self.child.after
+
+    def watch_until(self, condition, patience):
+        """Read all the time, as a terminal does: a process whose words nobody reads stands still."""
+        end = monotonic() + patience
+        while not condition():
+            assert monotonic() < end, "it did not happen in time"
+            with contextlib.suppress(pexpect.TIMEOUT):
+                self.raw += self.child.read_nonblocking(10_000, timeout=0.1)
 
     def finish(self):
         self.child.expect(pexpect.EOF)

@@ -23,7 +23,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 
-from operators import CONSOLE_SCRIPT, finish, wait_until
+from operators import CONSOLE_SCRIPT, finish
 from soak import SERVERS, make_site
 from terminals import Terminal
 
@@ -127,10 +127,10 @@ class Trial:
         simulator = self.site.simulator
         words = (CONSOLE_SCRIPT, "backfill", "--only", "done", "--batch", LABEL)
         self.terminal = Terminal(self.site.operator, words, width=120)
-        wait_until(lambda: simulator.total_calls, 120)
+        self.terminal.watch_until(lambda: simulator.order, 120)
         self.cron.start()
         self.arrivals.start()
-        wait_until(lambda: len(simulator.order) >= stop_after, 600, every=0.1)
+        self.terminal.watch_until(lambda: len(simulator.order) >= stop_after, 900)
         self.terminal.child.sendintr()
         self.terminal.finish()
         self.resumed = finish(

@@ -37,6 +37,7 @@ STRANGER = 600
 NEW_SECRET, SECRET_MENDED = 720, 740
 EVENTS = ((FAILING, WELL_AGAIN), (MALFORMED, MALFORMED), (STRANGER, STRANGER), (NEW_SECRET, SECRET_MENDED))
 AROUND = 2  # minutes before and after an event in which each minute has its run
+FRESH = 90  # minutes in which a request need not be done, however seldom there is a run
 LAG, PROBED = 15, 5  # minutes that the probe allows, and those from one to the next
 TOLD = {
     65: r"^1 request became dead, malformed_duration-1 \(malformed: `cdr\[0\]\.duration` .+\): "
@@ -217,7 +218,7 @@ class Day:
         rows = self.operator.rows("SELECT request_id, state, attempts FROM cdr_requests")
         for request_id, state, attempts in rows:
             scenario, _, minute = request_id.partition("-")
-            is_fresh = minute.isdigit() and last - int(minute) < 2 * LAG
+            is_fresh = minute.isdigit() and last - int(minute) < FRESH
             wanted = {"none": "pending", "malformed_duration": "dead"}.get(scenario, "done")
             if state != wanted and not (is_fresh and state == "pending"):
                 yield f"{request_id} is {state}"

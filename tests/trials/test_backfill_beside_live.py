@@ -1,4 +1,4 @@
-"""A backfill beside fresh requests on each database; `make trial` has larger ones, and looks at the time."""
+"""A backfill beside fresh requests; `make trial` has larger ones, on each database, and looks at the time."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def trial(database_url, engine, simulator, tmp_path):
 
 
 @pytest.mark.heavy
+@pytest.mark.databases("sqlite", "postgresql")
 def test_a_backfill_stopped_and_resumed_elsewhere_is_exact_and_fresh_requests_pass_it(trial):
     trial.carry_out(stop_after=250)
     ahead = [one.calls_ahead for one in trial.freshness() if one.calls_ahead is not None]
