@@ -71,5 +71,5 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,postgresql,mysql]'
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,postgresql,mysql,otel]'
 	touch $@ $(VENV)/.runtime

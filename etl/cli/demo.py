@@ -80,7 +80,7 @@ def _settings(url: str, simulator: Simulator) -> Settings:
 
 
 def _enqueue(engine: Engine, request_ids: list[str]) -> None:
-    from etl.db.request_queue import enqueue_requests  # noqa: PLC0415
+    from etl.db.enqueueing import enqueue_requests  # noqa: PLC0415
 
     with engine.begin() as connection:
         enqueue_requests(connection, request_ids, account=DEFAULT_ACCOUNT, batch="demo", delay=timedelta(0))

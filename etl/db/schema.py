@@ -14,13 +14,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from etl.db import SCHEMA_REVISION
-from etl.db.connection import is_conflict, reading, require_supported_server, schema_revision
+from etl.db.connection import reading, require_supported_server, schema_revision
+from etl.db.failures import is_conflict
 from etl.db.indexes import metadata
 from etl.db.tables import VIEWS
 from etl.errors import DatabaseUnavailableError, FailedCheckError, UsageError
@@ -113,11 +113,6 @@ def check(engine: Engine) -> None:
     if differences:
         lines = "\n".join(f"  {difference}" for difference in differences)
         raise FailedCheckError(f"The tables differ from the models:\n{lines}")
-
-
-def newest_revision() -> str | None:
-    """The newest migration there is."""
-    return ScriptDirectory(str(migrations_folder())).get_current_head()
 
 
 def _config(connection: Connection) -> Config:

@@ -42,7 +42,7 @@ LAG, PROBED = 15, 5  # minutes that the probe allows, and those from one to the 
 TOLD = {
     65: r"^1 request became dead, malformed_duration-1 \(malformed: `cdr\[0\]\.duration` .+\): "
     r"see `cdr-sync requests list .+`cdr-sync reprocess` ",
-    69: r"^The API does not work for account 'default' \(.+\)\. Nothing is lost: .+ next run tries again\.$",
+    69: r"^The API does not work for account 'default' \(.+\)\. Nothing is lost: .+ next run tries again\.",
     77: r"^PIOPIY refuses the credentials of account 'default' \(.+\)\. Check its app ID and secret; ",
 }
 
