@@ -158,8 +158,8 @@ class Trial:
             yield Freshness(request_id, seconds, ahead)
 
     def _until(self, run):
-        """Until when a run claims: its time limit, or its end where that comes first."""
-        return min(run["finished_at"], run["started_at"] + timedelta(seconds=self.beat.limit))
+        """Until when a run is sure to claim: a second before its time limit, or its end where that is first."""
+        return min(run["finished_at"], run["started_at"] + timedelta(seconds=self.beat.limit - 1))
 
     def lines(self):
         """The lines of the log in which the resumed backfill told how it got on."""
