@@ -6,7 +6,7 @@ PYTEST_ARGS ?= -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := $(VENV)/bin
 SOURCES := etl migrations tests benchmarks docs man
 
-.PHONY: demo test faults soak check lint format schema wheel docs benchmark clean
+.PHONY: demo test faults soak trial check lint format schema wheel docs benchmark clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/cdr-sync demo
@@ -24,6 +24,12 @@ SECONDS ?= 60
 SEED ?= 1
 soak: $(VENV)/.dev
 	$(BIN)/python tests/faults/soak.py --database $(DATABASE) --seconds $(SECONDS) --seed $(SEED)
+
+# What an operator lives through: a whole day under cron, and 20,000 requests once more beside fresh ones.
+REQUESTS ?= 20000
+trial: $(VENV)/.dev
+	$(BIN)/python tests/trials/cron_day.py
+	$(BIN)/python tests/trials/backfill_beside_live.py --requests $(REQUESTS)
 
 check: lint schema wheel test
 

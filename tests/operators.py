@@ -161,12 +161,12 @@ def true_legs(simulator: Simulator, request_ids: Sequence[str]) -> list[tuple]:
     )
 
 
-def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
+def wait_until(condition: Callable[[], object], patience: float = PATIENCE, *, every: float = 0.01) -> None:
     """Look again and again, since a process tells nobody how far it is."""
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)  # noqa: TID251 (there is nothing to wait for)
+        time.sleep(every)  # noqa: TID251 (there is nothing to wait for)
 
 
 class EchoingApi(http.server.BaseHTTPRequestHandler):

@@ -50,7 +50,7 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix="cdr-db-"))
         self.data = self.folder / "data"
         self.log = self.folder / "log"
-        self.port = _free_port()
+        self.port = free_port()
         self.process = None
         self.account = None  # the tests' own
         if os.geteuid() == 0:  # a server refuses to run as root
@@ -277,6 +277,6 @@ def _first_known(names):
     raise NoServerError(f"the tests run as root, and none of the users {', '.join(names)} is here to run it")
 
 
-def _free_port():
+def free_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]

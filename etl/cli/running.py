@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from etl.cli.app import App
 from etl.cli.output import counted
 from etl.cli.progress import watched
+from etl.errors import MalformedError, UnreadableError
 from etl.sync.summary import OUTCOMES
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from etl.settings import Account
     from etl.sync.observing import Observer
     from etl.sync.summary import Limits, Summary
+
+_LONGEST_QUOTE = 200  # characters
 
 
 def work(
@@ -100,10 +103,8 @@ def tell_problems(app: App, summary: Summary) -> None:
             account=name,
         )
     if summary.dead:
-        log.error(
-            f"{counted(summary.dead, 'request')} became dead: see `cdr-sync requests list --state dead`.",
-            **({"request_ids": summary.dead_examples} if summary.dead_examples else {}),
-        )
+        examples = [asked.request.request_id for asked in summary.dead_examples]
+        log.error(_deaths_text(summary), **({"request_ids": examples} if examples else {}))
     if lost := summary.counts["lost_leases"]:
         log.warning(
             f"{counted(lost, 'answer')} came after the lease had run out and another run had taken over, and "
@@ -119,6 +120,28 @@ def tell_problems(app: App, summary: Summary) -> None:
                 request_id=request.request_id,
                 account=request.account,
             )
+
+
+def _deaths_text(summary: Summary) -> str:
+    """How many became dead, one of them with what was wrong, and what to do."""
+    text = f"{counted(summary.dead, 'request')} became dead"
+    remedy = "see `cdr-sync requests list --state dead`, and `cdr-sync requests retry` to ask again."
+    example = next((asked for asked in summary.dead_examples if asked.error is not None), None)
+    if example is None or example.error is None:
+        return f"{text}: {remedy}"
+    request_id, error = _one_line(example.request.request_id), example.error
+    if isinstance(error, MalformedError | UnreadableError):
+        remedy = (
+            "see `cdr-sync requests list --state dead`. Its answer is kept: report it, and `cdr-sync "
+            "reprocess` settles it once a later version can read it."
+        )
+    such_as = "" if summary.dead == 1 else "such as "
+    return f"{text}, {such_as}{request_id} ({error.reason}: {_one_line(str(error))}): {remedy}"
+
+
+def _one_line(text: str) -> str:
+    """What somebody else wrote, as part of a line of ours."""
+    return "".join(character if character.isprintable() else " " for character in text)[:_LONGEST_QUOTE]
 
 
 def _tell_of_strangers(app: App, engine: Engine) -> None:

@@ -256,7 +256,7 @@ class Job:
         """Note what is settled for good, and let others hear of it."""
         for asked, outcome in turn.settled:
             if outcome == "dead" and len(self.summary.dead_examples) < SHOWN:
-                self.summary.dead_examples.append(asked.request.request_id)
+                self.summary.dead_examples.append(asked)
             if outcome in ("retried", "dead") and self._limits.max_failures is not None:
                 self._failed.add(asked.request.id)
         committed = Committed(turn.began, turn.ended, turn.settled, turn.counts["claimed"])

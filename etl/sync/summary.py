@@ -50,7 +50,7 @@ class Summary:
     api_down: dict[str, str] = field(default_factory=dict)  # account to reason
     refused: dict[str, str] = field(default_factory=dict)
     crashed: list[Asked] = field(default_factory=list)  # what failed by a fault of our own
-    dead_examples: list[str] = field(default_factory=list)  # some of the requests that became dead
+    dead_examples: list[Asked] = field(default_factory=list)  # some of the requests that became dead
     signal: int | None = None
     has_too_many_failures: bool = False  # so many that the run stopped claiming
     rate_wait_seconds: float = 0.0  # how long the run waited for the rate limit

@@ -874,6 +874,7 @@ def test_status_tells_of_an_open_breaker_until_the_api_is_back(operator, simulat
     operator.type("sync", CDR_SYNC_TRIES="1")
     during = json.loads(operator.type("status", "--json").stdout)["accounts"][0]
     shown = operator.type("status").stdout
+    probe = operator.type("status", "--max-lag", "0")
     simulator.outage = None
     operator.type("sync")
     after = json.loads(operator.type("status", "--json").stdout)["accounts"][0]
@@ -882,6 +883,8 @@ def test_status_tells_of_an_open_breaker_until_the_api_is_back(operator, simulat
     assert "breaker open since" in shown
     assert "500" in shown
     assert after["breaker"] == "closed"
+    assert probe.exit_code == 1
+    assert "longer than 0:00:00: the API does not work for account 'default' (" in probe.stderr
 
 
 @pytest.mark.parametrize(("max_lag", "code"), [("30m", 1), ("3540", 1), ("2h", 0)])
