@@ -44,7 +44,6 @@ OLD_DAY = {
     "postgresql": "CAST(call_time AT TIME ZONE 'UTC' AS date)",
     "mariadb": "CAST(call_time AS date)",
 }
-ANALYSTS = ("call_time", "call_day", "from_e164", "to_e164")
 
 
 def main() -> None:
@@ -58,14 +57,13 @@ def main() -> None:
     with database(options.database) as (engine, patient):
         many_calls = import_module("many_calls")
         began = time.monotonic()
-        with patient.begin() as connection:
-            many_calls.fill(connection, options.database, int(options.legs / many_calls.LEGS_A_CALL))
+        many_calls.fill(patient, options.database, int(options.legs / many_calls.LEGS_A_CALL))
         print(f"{platform.platform()}, Python {platform.python_version()}, {time.strftime('%F')}")
         print(
             f"{options.database}, {options.legs} legs of one year, made in {time.monotonic() - began:.0f} s\n"
         )
         ask(patient, options, many_calls.request_id_of(77))
-        store(engine, options.database)
+        store(engine, patient, options.database)
 
 
 @contextlib.contextmanager
@@ -138,36 +136,16 @@ def seconds(connection: Connection, query: str, repeat: int) -> float:
     return statistics.median(times)
 
 
-def store(engine: Engine, kind: str) -> None:
+def store(engine: Engine, patient: Engine, kind: str) -> None:
     """Store legs with and without the analysts' indexes in turn, and print the ratio."""
+    without_indexes = import_module("many_calls").without_indexes
     with_them, without = [], []
     for turn in range(3):
         with_them.append(upserts(engine, f"with {turn}"))
-        with engine.begin() as connection:
-            definitions = drop_indexes(connection, kind)
-        without.append(upserts(engine, f"without {turn}"))
-        with engine.begin() as connection:
-            if kind == "postgresql":
-                connection.execute(text("SET LOCAL statement_timeout = 0"))
-            for definition in definitions:
-                connection.execute(text(definition))
+        with without_indexes(patient, kind):
+            without.append(upserts(engine, f"without {turn}"))
     ratio = statistics.median(with_them) / statistics.median(without)
     print(f"\nstoring legs: {ratio:.2f} times what it costs without the indexes for analysts")
-
-
-def drop_indexes(connection: Connection, kind: str) -> list[str]:
-    """Drop the indexes that analysts alone need; returns what makes them again."""
-    catalogue = {
-        "sqlite": "SELECT sql FROM sqlite_master WHERE name = '{}'",
-        "postgresql": "SELECT indexdef FROM pg_indexes WHERE indexname = '{}'",
-    }
-    names = [f"ix_call_legs_{column}" for column in ANALYSTS]
-    definitions = [f"CREATE INDEX ix_call_legs_{column} ON call_legs ({column})" for column in ANALYSTS]
-    if kind in catalogue:
-        definitions = [str(connection.scalar(text(catalogue[kind].format(name)))) for name in names]
-    for name in names:
-        connection.execute(text(f"DROP INDEX {name}" + (" ON call_legs" if kind == "mariadb" else "")))
-    return definitions
 
 
 def upserts(engine: Engine, label: str, transactions: int = 40, requests: int = 50) -> float:
