@@ -45,13 +45,13 @@ def command(seed: int, until: datetime | None) -> None:
     few hundred request IDs, some of which fail in every documented way, and runs sync until all are settled.
     With the same --seed and --until the calls are the same, but for a few that end while it runs.
     """
-    epoch = _epoch_of(until)
     from etl.db.connection import open_engine  # noqa: PLC0415
     from etl.db.schema import upgrade  # noqa: PLC0415
     from etl.db.sqlite_files import create_sqlite_file  # noqa: PLC0415
     from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id, parse_faults  # noqa: PLC0415
     from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
 
+    epoch = _epoch_of(until)
     path = Path(tempfile.mkdtemp(prefix="cdr-sync-demo-")) / "demo.sqlite3"
     url = f"sqlite:///{path}"
     with Simulator(seed=seed, weights=parse_faults("demo"), epoch=epoch, days=_DAYS) as simulator:
@@ -181,5 +181,6 @@ def _tell_next(url: str) -> None:
         f"  {command_name} --database-url {url} status\n"
         f"  {command_name} --database-url {url} requests list --state dead\n"
         f"  sqlite3 {path} 'SELECT * FROM calls LIMIT 5'\n"
-        "More to ask: docs/data.md, “Twenty queries”. With your own account: README.md, “First real run”."
+        "More to ask: docs/data.md, “Twenty queries”.\n"
+        "With your own account: README.md, “First real run”."
     )
