@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _REQUESTS = 300
 _DAYS = 7  # that the calls are spread over
-_EARLIEST = 946_684_800  # 2000-01-01: long before it, the API's milliseconds would pass for seconds
+_EARLIEST = 978_307_200  # 2001-01-01: what is dated before 2000 is no call
 _LONGEST = timedelta(seconds=60)
 _CALLS = "call_time, request_id, b_to, answered, billed_rate_total"
 _LEGS = "call_time, request_id, leg, to_e164, duration_seconds AS seconds, rate, status"
@@ -79,7 +79,7 @@ def _epoch_of(until: datetime | None) -> float:
     if until is None:
         return now // 86_400 * 86_400
     if not _EARLIEST <= until.timestamp() <= now:
-        raise UsageError(f"--until {until:%Y-%m-%d}: choose an instant of the past, from 2000-01-01 on")
+        raise UsageError(f"--until {until:%Y-%m-%d}: choose an instant of the past, from 2001-01-01 on")
     return until.timestamp()
 
 
