@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _REQUESTS = 300
 _DAYS = 7  # that the calls are spread over
-_EARLIEST = 946_684_800  # 2000-01-01: long before it, the API's milliseconds would pass for seconds
+_EARLIEST = 978_307_200  # 2001-01-01: what is dated before 2000 is no call
 _LONGEST = timedelta(seconds=60)
 _CALLS = "call_time, request_id, b_to, answered, billed_rate_total"
 _LEGS = "call_time, request_id, leg, to_e164, duration_seconds AS seconds, rate, status"
@@ -45,13 +45,13 @@ def command(seed: int, until: datetime | None) -> None:
     few hundred request IDs, some of which fail in every documented way, and runs sync until all are settled.
     With the same --seed and --until the calls are the same, but for a few that end while it runs.
     """
-    epoch = _epoch_of(until)
     from etl.db.connection import open_engine  # noqa: PLC0415
     from etl.db.schema import upgrade  # noqa: PLC0415
     from etl.db.sqlite_files import create_sqlite_file  # noqa: PLC0415
     from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id, parse_faults  # noqa: PLC0415
     from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
 
+    epoch = _epoch_of(until)
     path = Path(tempfile.mkdtemp(prefix="cdr-sync-demo-")) / "demo.sqlite3"
     url = f"sqlite:///{path}"
     with Simulator(seed=seed, weights=parse_faults("demo"), epoch=epoch, days=_DAYS) as simulator:
@@ -79,7 +79,7 @@ def _epoch_of(until: datetime | None) -> float:
     if until is None:
         return now // 86_400 * 86_400
     if not _EARLIEST <= until.timestamp() <= now:
-        raise UsageError(f"--until {until:%Y-%m-%d}: choose an instant of the past, from 2000-01-01 on")
+        raise UsageError(f"--until {until:%Y-%m-%d}: choose an instant of the past, from 2001-01-01 on")
     return until.timestamp()
 
 
@@ -181,5 +181,6 @@ def _tell_next(url: str) -> None:
         f"  {command_name} --database-url {url} status\n"
         f"  {command_name} --database-url {url} requests list --state dead\n"
         f"  sqlite3 {path} 'SELECT * FROM calls LIMIT 5'\n"
-        "More to ask: docs/data.md, “Twenty queries”. With your own account: README.md, “First real run”."
+        "More to ask: docs/data.md, “Twenty queries”.\n"
+        "With your own account: README.md, “First real run”."
     )

@@ -6,6 +6,7 @@ The queries run on the database that a real demo made; on the servers, on a copy
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -107,7 +108,8 @@ def test_the_shell_of_sqlite_prints_what_the_page_shows(demo):
         [program, "-box", demo], input=typed, check=True, capture_output=True, text=True, timeout=PATIENCE
     )
 
-    assert done.stdout == "".join(example.output for example in EXAMPLES if example.output)
+    shown = "".join(example.output for example in EXAMPLES if example.output)
+    assert re.sub(" +", " ", done.stdout) == re.sub(" +", " ", shown)  # versions differ in how they align
 
 
 @pytest.mark.databases("postgresql", "mariadb")
