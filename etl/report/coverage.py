@@ -57,9 +57,9 @@ class Coverage:
         total = self.total
         lacking = []
         if total["dead"]:
-            words = _counted(total["dead"], "request", "requests"), "is" if total["dead"] == 1 else "are"
+            verb = "is" if total["dead"] == 1 else "are"
             lacking.append(
-                f"{words[0]} of the period ended dead and {words[1]} missing here: `cdr-sync requests list "
+                f"{_counted(total['dead'], 'request', 'requests')} of the period ended dead and {verb} missing here: `cdr-sync requests list "
                 "--state dead` tells which and why."
             )
         if total["empty"]:
