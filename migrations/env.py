@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from sqlalchemy.types import TypeEngine
 
 from etl.db.connection import open_engine
-from etl.db.indexes import metadata
+from etl.db.indexes import is_in_models, metadata
 from etl.db.types import ExactText, Instant, LongText, Money
 from etl.settings import load_settings
 
@@ -28,7 +28,11 @@ def render_item(kind: str, item: object, _context: object) -> str | bool:
 def migrate(connection: Connection) -> None:
     """Run what the command asked for, in one transaction where the database can."""
     context.configure(
-        connection=connection, target_metadata=metadata, render_item=render_item, render_as_batch=True
+        connection=connection,
+        target_metadata=metadata,
+        include_object=is_in_models,
+        render_item=render_item,
+        render_as_batch=True,
     )
     with context.begin_transaction():
         context.run_migrations()

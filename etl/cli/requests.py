@@ -82,14 +82,13 @@ def show(app: App, request_id: str, *, account: str | None, as_json: bool) -> No
         for row in find_requests(connection, request_id):
             if account not in (None, row.account):
                 continue
-            legs = legs_of(connection, row.account, request_id)
             stories.append(
                 {
                     **row_as_dict(row, without=_TOKENS),
                     "next_try_at": row.run_after if row.state == PENDING else None,
-                    "findings": findings_on(row, legs),
+                    "findings": [row_as_dict(f) for f in findings_on(connection, row.account, request_id)],
                     "responses": [row_as_dict(r) for r in responses_of(connection, row.account, request_id)],
-                    "legs": [row_as_dict(leg) for leg in legs],
+                    "legs": [row_as_dict(leg) for leg in legs_of(connection, row.account, request_id)],
                 }
             )
     if not stories:

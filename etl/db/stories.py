@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
 from etl.db.selection import Selection, known_accounts
 from etl.db.tables import call_legs, cdr_requests, cdr_responses
+from etl.db.views import data_quality
 
 
 def find_requests(connection: Connection, request_id: str) -> list[Row[Any]]:
@@ -44,18 +44,13 @@ def responses_of(connection: Connection, account: str, request_id: str) -> list[
     )
 
 
-def findings_on(request: Row[Any], legs: Sequence[Row[Any]]) -> list[dict[str, str]]:
-    """What is odd about a request's data, by the names of the checks in `data_quality`."""
-    findings = []
-    if request.api_count is not None and request.api_count != request.leg_count:
-        detail = f"count says {request.api_count}, and the last valid answer has {request.leg_count} legs"
-        findings.append({"check_name": "count_mismatch", "detail": detail})
-    findings += [
-        {
-            "check_name": "missing_leg",
-            "detail": f"leg {leg.leg} to {leg.to_number or 'nobody'} is not in a later answer",
-        }
-        for leg in legs
-        if leg.missing_since is not None
-    ]
-    return findings
+def findings_on(connection: Connection, account: str, request_id: str) -> list[Row[Any]]:
+    """What is odd about a request's data: its rows of `data_quality`."""
+    column = data_quality.c
+    return list(
+        connection.execute(
+            select(column.check_name, column.leg, column.detail)
+            .where(column.account == account, column.request_id == request_id)
+            .order_by(column.check_name, column.detail)
+        )
+    )

@@ -134,6 +134,8 @@ def test_a_telephone_number_is_kept_as_it_was_sent_and_trimmed(sent, kept):
         ('"+914471000000"', "+914471000000", "IN"),
         ('"+442079460000"', "+442079460000", "GB"),
         ("442079460000", "+442079460000", "GB"),
+        ('"+80012345678"', "+80012345678", None),  # international freephone, of no country
+        ('"+44 20 7946 0000"', None, None),
         ('"209_1111113"', None, None),
         ('"anonymous"', None, None),
         ('"+"', None, None),
