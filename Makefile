@@ -50,9 +50,10 @@ schema: $(VENV)/.dev
 		&& $(BIN)/alembic upgrade head && $(BIN)/alembic check \
 		&& $(BIN)/alembic downgrade base && $(BIN)/alembic upgrade head && rm -r $$folder
 
-# An installed wheel must bring its migrations and its manual along, and work from any folder.
+# An installed wheel must bring its migrations, its manual and the page of reports along, and work from any folder.
 wheel: $(VENV)/.dev
 	folder=$$(mktemp -d) && $(BIN)/pip wheel -q --no-deps --wheel-dir $$folder . \
+		&& $(PYTHON) -m zipfile -l $$folder/*.whl | grep -q etl/report/page.html \
 		&& $(PYTHON) -m venv $$folder/venv && $$folder/venv/bin/pip install -q $$folder/*.whl \
 		&& test -f $$folder/venv/share/man/man1/cdr-sync.1 \
 		&& cd $$folder && CDR_SYNC_DATABASE_URL=sqlite:///$$folder/wheel.sqlite3 venv/bin/cdr-sync db upgrade \

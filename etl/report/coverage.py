@@ -57,9 +57,10 @@ class Coverage:
         total = self.total
         lacking = []
         if total["dead"]:
+            verb = "is" if total["dead"] == 1 else "are"
             lacking.append(
-                f"{_counted(total['dead'], 'request', 'requests')} of the period ended dead: their calls are "
-                "missing here (`cdr-sync requests list --state dead`)."
+                f"{_counted(total['dead'], 'request', 'requests')} of the period ended dead and {verb} "
+                "missing here: `cdr-sync requests list --state dead` tells which and why."
             )
         if total["empty"]:
             lacking.append(f"For {_counted(total['empty'], 'request', 'requests')} the API knew no call.")

@@ -43,7 +43,8 @@ for (let node; node = walker.nextNode();) {
 return worst;
 """
 SERIES = """
-return [...document.querySelectorAll('section path')].filter(one => !one.closest('defs')).map(one => getComputedStyle(one))
+return [...document.querySelectorAll('section path')].filter(one => !one.closest('defs'))
+  .map(one => getComputedStyle(one))
   .filter(one => one.fill !== 'none').map(one => one.fill).filter((one, n, all) => all.indexOf(one) === n);
 """
 

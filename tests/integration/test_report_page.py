@@ -17,7 +17,7 @@ from etl.report.page import render_page
 from etl.report.reading import read_report
 
 SINCE, UNTIL = datetime(2026, 10, 1), datetime(2026, 11, 1)
-CALLS = 400
+CALLS = 300
 # What real data has and the invented month has not.
 ODD = (
     "UPDATE call_legs SET missing_since = '2026-11-01 00:00:00' WHERE leg = 'b' AND request_id LIKE '00001%'",
@@ -149,10 +149,9 @@ def test_a_year_is_told_by_month(engine):
     ("since", "until"),
     [
         (datetime(2026, 10, 5, 14), datetime(2026, 10, 5, 15)),
-        (datetime(2026, 10, 5), datetime(2026, 10, 6)),
         (datetime(1, 1, 2), datetime(9999, 12, 30)),
     ],
-    ids=["an hour", "a day", "all the time there is"],
+    ids=["an hour", "all the time there is"],
 )
 def test_periods_of_any_length_are_drawn(engine, since, until):
     page = Page(page_of(filled(engine), since=since, until=until))
