@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -12,8 +12,8 @@ import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.options import INSTANT, account_option, file_option
-from etl.cli.output import counted
-from etl.errors import CdrSyncError, UsageError
+from etl.cli.output import counted, output_to
+from etl.errors import UsageError
 
 if TYPE_CHECKING:
     from etl.db.exports import Field, Portion
@@ -61,33 +61,13 @@ def command(
     form = form or (_PARQUET if (output or "").endswith(f".{_PARQUET}") else _CSV)
     if form == _PARQUET and output is None and sys.stdout.isatty():
         raise UsageError("Parquet is not for a terminal: add --output FILE")
-    with exit_on_sigterm(), _opened(output) as sink:
+    with exit_on_sigterm(), output_to(output) as sink:
         count = _write(app, sink, subject, Portion(account, since, until), form, is_raw=raw)
     told = f"{counted(count, _NOUNS[subject])} written to {output or 'standard output'}"
     if not sys.stderr.isatty():
         app.log.info(told)
     elif output is not None or not sys.stdout.isatty():
         click.echo(told, err=True)
-
-
-@contextmanager
-def _opened(output: str | None) -> Iterator[BinaryIO]:
-    """Where to write; what speaks against it is told in a line."""
-    from etl.export.files import whole_file  # noqa: PLC0415
-
-    try:
-        if output is not None:
-            with whole_file(output) as file:
-                yield file
-        else:
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise  # whoever read it has enough
-    except OSError as error:
-        raise CdrSyncError(
-            f"{output or 'Standard output'} cannot be written: {error.strerror or error}"
-        ) from error
 
 
 def _write(app: App, sink: BinaryIO, subject: str, portion: Portion, form: str, *, is_raw: bool) -> int:

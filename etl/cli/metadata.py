@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 import msgspec
 
 from etl.cli.app import App, pass_app
+from etl.cli.options import file_option
+from etl.cli.output import output_to
 from etl.errors import UsageError
 
 
 @click.command("metadata")
-@click.option(
-    "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write FILE, whole or not at all."
-)
+@file_option("--output", help_text="Write FILE, whole or not at all, and not standard output.")
 @pass_app
-def command(app: App, *, output: Path | None) -> None:
+def command(app: App, *, output: str | None) -> None:
     """Print metadata for Datasette: descriptions, ready questions, a dashboard.
 
     Datasette shows the SQLite file in a browser: cdr-sync metadata --output metadata.json, and then
@@ -40,13 +38,5 @@ def command(app: App, *, output: Path | None) -> None:
             "file name of letters, digits, - and _ before the ending",
             err=True,
         )
-    text = msgspec.json.format(msgspec.json.encode(document), indent=2)
-    if output is None:
-        click.echo(text)
-        return
-    from etl.monitoring.textfile import replace_file  # noqa: PLC0415
-
-    try:
-        replace_file(output, text + b"\n")
-    except OSError as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror}") from error
+    with output_to(output) as sink:
+        sink.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")

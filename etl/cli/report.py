@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from etl.cli.app import App, pass_app
-from etl.cli.output import counted
+from etl.cli.options import file_option
+from etl.cli.output import counted, output_to
 from etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,9 +48,7 @@ _INSTANT = _LocalInstant()
     show_default=True,
     help="Time zone whose days and hours count, such as Asia/Kolkata.",
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="F.html", help="Write a page."
-)
+@file_option("--output", help_text="Write a page of HTML into FILE, whole or not at all.")
 @click.option(
     "--mask", is_flag=True, help="Hide phone numbers and agent IDs, but for the country and two digits."
 )
@@ -62,7 +59,7 @@ def command(
     since: datetime | None,
     until: datetime | None,
     zone_name: str,
-    output: Path | None,
+    output: str | None,
     mask: bool,
 ) -> None:
     """Report on the calls of a period: coverage, answer rates, talk time, spend, balance, odd data.
@@ -89,10 +86,8 @@ def command(
         print_report(report)
         return
     page = render_page(report).encode()
-    try:
-        _write(output, page)
-    except OSError as error:
-        raise UsageError(f"--output: {output} cannot be written: {error.strerror}") from error
+    with output_to(output) as file:
+        file.write(page)
     click.echo(f"{output}: {counted(report.traffic.all.calls, 'call')}, {len(page) / 1e6:.2f} MB", err=True)
 
 
@@ -107,15 +102,3 @@ def _renderer() -> Callable[[Report], str]:
             "--output out for bars in the terminal"
         ) from None
     return render_page
-
-
-def _write(path: Path, page: bytes) -> None:
-    """Write the page so that nobody sees half of it, with the rights that any new file gets."""
-    from etl.monitoring.textfile import replace_file  # noqa: PLC0415
-
-    if path.exists() and not path.is_file():  # such as /dev/stdout
-        path.write_bytes(page)
-        return
-    os.umask(umask := os.umask(0))
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask
-    replace_file(path.resolve(), page, mode=mode)

@@ -116,7 +116,7 @@ def test_alone_it_tells_thirty_days(operator):
         (("--since", "yesterday"), "'yesterday' is no instant"),
         (("--since", "2026-02-01", "--until", "2026-01-01"), "is not before --until"),
         (("--output", "/nowhere/r.html"), "/nowhere/r.html cannot be written: No such file or directory"),
-        (("--output", "/"), "is a directory"),
+        (("--output", "/"), "/ cannot be written: Is a directory"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(operator, words, message):
