@@ -57,10 +57,10 @@ class Coverage:
         total = self.total
         lacking = []
         if total["dead"]:
-            verb = "is" if total["dead"] == 1 else "are"
+            words = _counted(total["dead"], "request is dead and is", "requests are dead and are")
             lacking.append(
-                f"{_counted(total['dead'], 'request', 'requests')} of the period ended dead and {verb} "
-                "missing here: `cdr-sync requests list --state dead` tells which and why."
+                f"Of those asked in the period, {words} missing here: `cdr-sync requests list --state dead` "
+                "tells which and why."
             )
         if total["empty"]:
             lacking.append(f"For {_counted(total['empty'], 'request', 'requests')} the API knew no call.")

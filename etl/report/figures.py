@@ -7,7 +7,7 @@ and left out of sums and averages, never taken for 0.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Context, Decimal
@@ -233,8 +233,3 @@ def merge(into: Tally, other: Tally) -> None:
     into.billed = total(into.billed, other.billed)
     into.legs += other.legs
     into.legs_without_rate += other.legs_without_rate
-
-
-def money_by_account(traffic: Traffic) -> Mapping[str, Tally]:
-    """What each account's calls come to, by name."""
-    return dict(sorted(traffic.accounts.items()))

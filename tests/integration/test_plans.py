@@ -70,7 +70,8 @@ def whole_tables(kind, plan):
     """The steps that read `call_legs` or `cdr_requests` from end to end."""
     tables = ("call_legs", "cdr_requests")
     if kind == "mariadb":  # an alias stands for the table, and `ALL` for all of it; derived ones are small
-        return [step for step in plan if " ALL " in step and "<derived" not in step]
+        is_whole = (" ALL ", " index None ")  # the table, or an index of it
+        return [step for step in plan if any(w in step for w in is_whole) and "<derived" not in step]
     if kind == "postgresql":
         return [step for step in plan if "Seq Scan" in step and any(table in step for table in tables)]
     return [step for step in plan if any(f"SCAN {name}" in step for name in (*tables, "f", "l", "b"))]

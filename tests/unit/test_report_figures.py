@@ -212,7 +212,7 @@ def test_it_says_what_is_missing():
     first, *others = told.sentences()
     assert first.startswith("Complete: no request waits")
     assert [sentence.split()[0:2] for sentence in others] == [
-        ["2", "requests"], ["For", "2"], ["2", "requests"], ["1", "leg"],
+        ["Of", "those"], ["For", "2"], ["2", "requests"], ["1", "leg"],
     ]  # fmt: skip
 
 
