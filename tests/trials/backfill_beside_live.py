@@ -158,7 +158,7 @@ class Trial:
             yield Freshness(request_id, seconds, ahead)
 
     def _until(self, run):
-        """Until when a run is sure to claim: a second before its time limit, or its end where that is first."""
+        """Until when a run is sure to claim: a second before its time limit, or its end if that is first."""
         return min(run["finished_at"], run["started_at"] + timedelta(seconds=self.beat.limit - 1))
 
     def lines(self):
