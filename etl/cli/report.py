@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,8 @@ def command(
 
 
 def _renderer() -> Callable[[Report], str]:
+    # Matplotlib warns where it cannot write its cache, as a job under systemd or cron often cannot.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         from etl.report.page import render_page  # noqa: PLC0415
     except ModuleNotFoundError as error:

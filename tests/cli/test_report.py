@@ -127,6 +127,13 @@ def test_a_mistake_is_told_in_a_line(operator, words, message):
     assert "Traceback" not in result.stderr
 
 
+def test_a_home_that_cannot_be_written_is_no_matter(analyst):
+    finished = analyst.run("report", *OCTOBER, "--output", analyst.home / "r.html", HOME="/proc/nowhere")
+
+    assert finished.code == 0
+    assert len(finished.stderr.splitlines()) == 1
+
+
 def test_without_the_extra_a_page_is_refused_and_the_terminal_needs_none(analyst):
     program = (sys.executable, "-c", WITHOUT_MATPLOTLIB)
     refused = finish(analyst.start("report", "--output", "r.html", program=program))
