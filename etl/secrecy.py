@@ -9,9 +9,36 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
+from urllib.parse import unquote, urlsplit
 
 HIDDEN = "[secret]"
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
+
+
+class Redaction:
+    """Every secret that this process knows, and the one way in which they are kept out of what it tells."""
+
+    def __init__(self, *secrets: str) -> None:
+        self._secrets: list[str] = []
+        self.add(*secrets)
+
+    def add(self, *secrets: str) -> None:
+        """Learn of more secrets. The longest come first: where one begins with another, nothing is left."""
+        self._secrets = sorted({*self._secrets, *filter(None, secrets)}, key=len, reverse=True)
+
+    def clean(self, text: str) -> str:
+        """A text as it may be told."""
+        for secret in self._secrets:
+            text = hide_secret(text, secret)
+        return text
+
+
+def password_in(url: str) -> str:
+    """The password in a URL; empty where it has none, or cannot be read."""
+    try:
+        return unquote(urlsplit(url).password or "")
+    except ValueError:
+        return ""
 
 
 def hide_secret(text: str, secret: str) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Literal
 
-from etl.secrecy import hide_secret
+from etl.secrecy import Redaction
 
 LEVELS = {"info": 20, "warning": 30, "error": 40}
 
@@ -24,12 +24,12 @@ class Log:
         *,
         is_verbose: bool = False,
         style: Literal["auto", "console", "json"] = "auto",
-        secrets: Iterable[str] = (),
+        redaction: Redaction | None = None,
     ) -> None:
+        self.is_verbose = is_verbose
         self._level = LEVELS["info" if is_verbose else "warning"]
         self._style = style
-        # The longest first: where one begins with another, nothing of it is left.
-        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+        self._redaction = redaction or Redaction()
         self._context: dict[str, object] = {}
 
     def bind(self, **context: object) -> None:
@@ -42,7 +42,7 @@ class Log:
 
     def notice(self, message: str, **fields: object) -> None:
         """Tell what was asked for, however quiet the command is."""
-        self._logger().info(message, **(self._context | fields))
+        self._tell("info", message, fields)
 
     def warning(self, message: str, **fields: object) -> None:
         """Tell what a person should look at some time."""
@@ -54,6 +54,10 @@ class Log:
 
     def _write(self, level: str, message: str, fields: dict[str, object]) -> None:
         if LEVELS[level] >= self._level:
+            self._tell(level, message, fields)
+
+    def _tell(self, level: str, message: str, fields: dict[str, object]) -> None:
+        with suppress(OSError):  # nobody listens any more, which is no reason for work to end
             self._logger().log(LEVELS[level], message, **(self._context | fields))
 
     def _logger(self) -> Any:
@@ -80,6 +84,4 @@ class Log:
 
     def _redact(self, _logger: object, _method: str, line: Any) -> str:
         """Take every known secret out of the line as it will be read, wherever in it a secret stands."""
-        for secret in self._secrets:
-            line = hide_secret(line, secret)
-        return str(line)
+        return self._redaction.clean(str(line))

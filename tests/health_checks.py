@@ -100,4 +100,4 @@ def first_words(listener):
     connection, _ = listener.accept()
     with connection:
         connection.settimeout(5)
-        return connection.recv(1_000).decode()
+        return connection.recv(1_000).decode(errors="replace")

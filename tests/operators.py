@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import http.server
 import json
 import os
@@ -11,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +20,7 @@ from etl.cli import main
 from etl.simulator import Simulator
 
 CONSOLE_SCRIPT = str(Path(sys.executable).with_name("cdr-sync"))
-OURS = ("CDR_SYNC_", "PIOPIY_", "XDG_")
+OURS = ("CDR_SYNC_", "PIOPIY_", "XDG_", "OTEL_")
 PATIENCE = 40.0  # seconds that any process may take on a machine that is busy
 
 
@@ -77,14 +75,7 @@ class Operator:
         """Run a command in this process, through the same function as the console script."""
         stale = dict.fromkeys(name for name in os.environ if name.startswith(OURS))
         runner = CliRunner(env={**stale, **self.environment, **environment})
-        with warnings.catch_warnings():
-            # A command leaves its database to the end of its process, which Python 3.13 and later point out.
-            warnings.filterwarnings("ignore", "unclosed database", ResourceWarning)
-            result = runner.invoke(EntryPoint(), [str(argument) for argument in arguments], input=stdin)
-            if sys.version_info >= (3, 13):
-                result.exc_info = None
-                gc.collect()
-        return result
+        return runner.invoke(EntryPoint(), [str(argument) for argument in arguments], input=stdin)
 
     def start(
         self, *arguments: object, program: Sequence[str] = (CONSOLE_SCRIPT,), **environment: str
@@ -170,12 +161,12 @@ def true_legs(simulator: Simulator, request_ids: Sequence[str]) -> list[tuple]:
     )
 
 
-def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
+def wait_until(condition: Callable[[], object], patience: float = PATIENCE, *, every: float = 0.01) -> None:
     """Look again and again, since a process tells nobody how far it is."""
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)  # noqa: TID251 (there is nothing to wait for)
+        time.sleep(every)  # noqa: TID251 (there is nothing to wait for)
 
 
 class EchoingApi(http.server.BaseHTTPRequestHandler):

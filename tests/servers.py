@@ -50,7 +50,7 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix="cdr-db-"))
         self.data = self.folder / "data"
         self.log = self.folder / "log"
-        self.port = _free_port()
+        self.port = free_port()
         self.process = None
         self.account = None  # the tests' own
         if os.geteuid() == 0:  # a server refuses to run as root
@@ -203,7 +203,8 @@ class MariadbServer(Server):
     def command(self):
         first_words = self.folder / "first-words.sql"
         first_words.write_text(
-            "CREATE OR REPLACE USER cdr@'127.0.0.1';\nGRANT ALL ON *.* TO cdr@'127.0.0.1';\n"
+            "CREATE OR REPLACE USER cdr@'127.0.0.1';\n"
+            "GRANT ALL ON *.* TO cdr@'127.0.0.1' WITH GRANT OPTION;\n"
         )
         values = {
             "datadir": self.data,
@@ -276,6 +277,6 @@ def _first_known(names):
     raise NoServerError(f"the tests run as root, and none of the users {', '.join(names)} is here to run it")
 
 
-def _free_port():
+def free_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]

@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import func, select, update
 
 from etl.db.connection import reading
-from etl.db.request_queue import database_now, enqueue_requests
+from etl.db.enqueueing import enqueue_requests
+from etl.db.request_queue import database_now
 from etl.db.states import PENDING, RUNNING
 from etl.db.tables import cdr_requests
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings

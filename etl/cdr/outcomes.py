@@ -46,7 +46,6 @@ class PutOff:
     """The answer is not final yet: ask again after `delay`. Uses no attempt."""
 
     delay: timedelta
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +103,18 @@ def decide_answer(
     is_late = now >= waited_until
     growing = max(SHORTEST_WAIT, _growing(rules.empty_delay, request.fetches, chance))
     if not legs:
-        return Empty() if is_late else PutOff(min(growing, waited_until - now), "no legs yet")
+        return Empty() if is_late else PutOff(min(growing, waited_until - now))
     end = max(leg.end for leg in legs)
     if now < end + rules.settle:
         delay = end + rules.settle - now
         if end - now <= LONGEST_DELAY:
-            return PutOff(delay, "legs may still change")
+            return PutOff(delay)  # legs may still change
         # No call ends that far in the future: the time is wrong, and is not waited for for ever.
         if not is_late:
-            return PutOff(min(delay, waited_until - now), "the time of a leg is in the future")
+            return PutOff(min(delay, waited_until - now))
     is_confirmed = request.fetches > 0 and (changes.is_same or is_late)
     if count is not None and count != len(legs) and not is_confirmed:
-        return PutOff(growing, f"count says {count}, and there are {len(legs)} legs")
+        return PutOff(growing)
     return Done()
 
 
@@ -133,7 +132,7 @@ def decide_failure(
             if age >= rules.empty_for:
                 return Dead(error)
             delay = min(max(age / 2, rules.empty_delay), LONGEST_DELAY, rules.empty_for - age)
-            return PutOff(delay, str(error))
+            return PutOff(delay)
     if request.attempts >= rules.max_attempts:
         return Dead(error)
     return RetryLater(_growing(rules.retry_delay, request.attempts - 1, chance), error)

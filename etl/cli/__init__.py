@@ -8,11 +8,17 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from etl import __version__
+from etl.cli.completion import complete_files
 from etl.errors import CdrSyncError
+
+if TYPE_CHECKING:
+    from etl.cli.app import App
 
 # Every command with the module that holds it.
 _COMMANDS = {
@@ -27,6 +33,9 @@ _COMMANDS = {
     "requests": "requests",
     "doctor": "doctor",
     "reprocess": "reprocess",
+    "export": "export",
+    "report": "report",
+    "metadata": "metadata",
     "simulator": "simulator",
 }
 
@@ -54,7 +63,7 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.option("--config", metavar="FILE", help="TOML file with the settings.")
+@click.option("--config", metavar="FILE", shell_complete=complete_files, help="TOML file with the settings.")
 @click.option("--database-url", metavar="URL", help="Database, such as sqlite:////var/lib/cdr.sqlite3.")
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="How log lines look.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell more while working.")
@@ -74,10 +83,17 @@ def cli(
     """
     from etl.cli.app import App  # noqa: PLC0415
 
-    ctx.obj = App(
-        {"config": config, "database_url": database_url, "log_format": log_format}, is_verbose=verbose
-    )
-    ctx.call_on_close(ctx.obj.close)
+    options = {"config": config, "database_url": database_url, "log_format": log_format}
+    ctx.obj.app = app = App(options, is_verbose=verbose)
+    ctx.obj = app
+    ctx.call_on_close(app.close)
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call of the command line; `--help` and wrong usage come to their end without an App."""
+
+    app: App | None = None
 
 
 def main() -> None:
@@ -85,11 +101,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows the rest
+    call = _Call()
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False, obj=call)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (told in one line)
         code = exit_code_of(error)
-        _tell(error)
+        _tell(error, call.app)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -106,7 +123,7 @@ def exit_code_of(error: BaseException) -> int:
     return 1 if known is None else known.exit_code
 
 
-def _tell(error: BaseException) -> None:
+def _tell(error: BaseException, app: App | None) -> None:
     """Write a failure for a person. A traceback is only for faults of this program, and holds no values."""
     match error:
         case click.exceptions.Exit() | click.Abort() | KeyboardInterrupt():
@@ -117,13 +134,11 @@ def _tell(error: BaseException) -> None:
         case BrokenPipeError():
             sys.stderr.close()  # whoever read our output is gone; there is nobody to tell
             return
-    known = _known(error)
-    if known is not None:
-        click.echo(f"cdr-sync: {known}", err=True)
-        return
-    from etl.cli.crash import tell_crash  # noqa: PLC0415
+    if app is None:
+        from etl.cli.app import App  # noqa: PLC0415
 
-    tell_crash(error)
+        app = App({}, is_verbose=False)
+    app.tell_failure(error, _known(error))
 
 
 def _known(error: BaseException) -> CdrSyncError | None:
@@ -131,6 +146,7 @@ def _known(error: BaseException) -> CdrSyncError | None:
         return error
     if "sqlalchemy" not in sys.modules:
         return None
-    from etl.db.connection import told  # noqa: PLC0415
+    from etl.db.failures import told  # noqa: PLC0415
 
-    return told(error)
+    known = told(error)
+    return type(known)(f"{known} (`cdr-sync doctor` looks into it)") if known else None

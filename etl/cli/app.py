@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,8 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from etl.errors import SettingsError, UsageError
-from etl.settings import DEFAULT_ACCOUNT, Account, Settings, config_path, load_settings
+from etl.errors import CdrSyncError, SettingsError, UsageError
+from etl.secrecy import Redaction, password_in
+from etl.settings import (
+    DEFAULT_ACCOUNT,
+    Account,
+    Settings,
+    config_path,
+    environment_name,
+    load_settings,
+)
 from etl.telemetry import Log
 
 if TYPE_CHECKING:
@@ -25,6 +34,7 @@ class App:
         self._options = dict(options)
         self._is_verbose = is_verbose
         self._engines: list[Engine] = []
+        self.redaction = Redaction()
 
     def set_option(self, setting: str, value: object) -> None:
         """Take over the option of a command that stands for a setting; None leaves the setting alone."""
@@ -32,8 +42,11 @@ class App:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings; wrong ones are told all at once."""
-        return load_settings(self._options)
+        """The settings; wrong ones are told all at once. What of them is secret is kept out of all output."""
+        settings = load_settings(self._options)
+        self.redaction.add(*(account.secret for account in settings.accounts.values()), settings.ping_url)
+        self.redaction.add(*map(password_in, (settings.database_url, settings.proxy)))
+        return settings
 
     @property
     def config_path(self) -> Path:
@@ -43,9 +56,34 @@ class App:
     @cached_property
     def log(self) -> Log:
         """The log, which knows what it must not show."""
-        secrets = [account.secret for account in self.settings.accounts.values()]
-        secrets.append(self.settings.ping_url)
-        return Log(is_verbose=self._is_verbose, style=self.settings.log_format, secrets=secrets)
+        style = self.settings.log_format
+        return Log(is_verbose=self._is_verbose, style=style, redaction=self.redaction)
+
+    def tell_failure(self, error: BaseException, known: CdrSyncError | None, **context: object) -> None:
+        """Tell in one line what ended the command, or in some more a fault of this program.
+
+        It is a message to whoever typed the command, so that it is JSON only where that was asked for.
+
+        Args:
+            error: what was raised.
+            known: the same in the words of this project; None for a fault of this program.
+            context: what it was about.
+        """
+        from etl.cli.crash import FAULT, crash_fields, crash_text  # noqa: PLC0415 (seldom needed)
+
+        if self._wants_json():
+            fields = context if known else context | crash_fields(error)
+            Log(style="json", redaction=self.redaction).error(str(known or FAULT), **fields)
+        else:
+            told = f"cdr-sync: {known}" if known else crash_text(error, context)
+            click.echo(self.redaction.clean(told), err=True)
+
+    def _wants_json(self) -> bool:
+        try:
+            return self.settings.log_format == "json"
+        except CdrSyncError:  # then it is what is wrong, and what was said of the format has to do
+            said = self._options.get("log_format") or os.environ.get(environment_name("log_format"))
+            return said == "json"
 
     def accounts(self, name: str | None) -> list[Account]:
         """The accounts to work for: all that are configured, or the one of this name.
@@ -76,14 +114,14 @@ class App:
         for engine in self._engines:
             engine.dispose()
 
-    def engine_as_it_is(self) -> Engine:
-        """The database, whatever its schema."""
+    def engine_as_it_is(self, *, read_seconds: int | None = None) -> Engine:
+        """The database, whatever its schema; one answer of a server may take so long, or else as usual."""
         from etl.db.connection import open_engine  # noqa: PLC0415
 
-        self._engines.append(open_engine(self.settings.database_url))
+        self._engines.append(open_engine(self.settings.database_url, read_seconds=read_seconds))
         return self._engines[-1]
 
-    def engine(self, *, creates: bool = True) -> Engine:
+    def engine(self, *, creates: bool = True, read_seconds: int | None = None) -> Engine:
         """The database with the schema that this version needs.
 
         A SQLite file that does not exist yet is made by the first command that writes.
@@ -100,7 +138,7 @@ class App:
             from etl.db.sqlite_files import create_sqlite_file  # noqa: PLC0415
 
             create_sqlite_file(self.settings.database_url)
-        engine = self.engine_as_it_is()
+        engine = self.engine_as_it_is(read_seconds=read_seconds)
         with reading(engine) as connection:
             is_new = is_file and creates and is_empty(connection)
             if not is_new:
@@ -112,11 +150,11 @@ class App:
         return engine
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self, *, read_seconds: int | None = None) -> Iterator[Connection]:
         """A connection for a command that only looks."""
         from etl.db.connection import reading  # noqa: PLC0415
 
-        with reading(self.engine(creates=False)) as connection:
+        with reading(self.engine(creates=False, read_seconds=read_seconds)) as connection:
             yield connection
 
 

@@ -6,9 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from etl.cli.app import App, pass_app
 from etl.cli.backfilling import Backfill
+from etl.cli.completion import complete_listed
 from etl.cli.id_lists import IdList
 from etl.cli.options import (
     INSTANT,
@@ -16,8 +18,10 @@ from etl.cli.options import (
     Share,
     account_option,
     dry_run_option,
+    error_kind_option,
     from_file_option,
     json_option,
+    label_option,
     time_limit_option,
     workers_option,
 )
@@ -51,6 +55,15 @@ class _States(click.ParamType[tuple[str, ...]]):
             self.fail(f"{wrong[0]!r} is none of {', '.join(_STATES)}, {_ALL}", param, ctx)
         return _STATES if _ALL in words else tuple(words)
 
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem[str]]:
+        """The states that are not named yet."""
+        return complete_listed((*_STATES, _ALL), incomplete)
+
 
 @click.command("backfill")
 @click.argument("request_ids", nargs=-1, metavar="[ID]...")
@@ -58,10 +71,10 @@ class _States(click.ParamType[tuple[str, ...]]):
 @click.option("--only", type=_States(), metavar="STATES", help=f"Of {', '.join(_STATES)}; all by default.")
 @click.option("--since", type=INSTANT, metavar="T", help="Only those enqueued at this instant or later.")
 @click.option("--until", type=INSTANT, metavar="T", help="Only those enqueued before this instant.")
-@click.option("--error-kind", metavar="KIND", help="Only those whose last claim failed so, such as timeout.")
+@error_kind_option
 @account_option
-@click.option("--batch", metavar="LABEL", help="Label to give them; alone, it takes those that have it.")
-@click.option("--resume", metavar="LABEL", help="Go on with what is left of a backfill.")
+@label_option("--batch", help_text="Label to give them; alone, it takes those that have it.")
+@label_option("--resume", help_text="Go on with what is left of a backfill.")
 @dry_run_option
 @click.option("--no-run", is_flag=True, help="Only make them due; any sync then asks for them.")
 @click.option("--max-failures", type=NUMBER_OR_PERCENT, metavar="N|P%", help="Stop when so many have failed.")

@@ -6,14 +6,16 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from etl.cli.options import INSTANT
 from etl.cli.output import counted, print_table
 from etl.cli.progress import watched
+from etl.errors import UsageError
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings
 from etl.sync.summary import OUTCOMES
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from etl.sync.stopping import Stop
 
 _REQUESTS = 300
+_DAYS = 7  # that the calls are spread over
+_EARLIEST = 978_307_200  # 2001-01-01: what is dated before 2000 is no call
 _LONGEST = timedelta(seconds=60)
 _CALLS = "call_time, request_id, b_to, answered, billed_rate_total"
 _LEGS = "call_time, request_id, leg, to_e164, duration_seconds AS seconds, rate, status"
@@ -31,11 +35,15 @@ _LEGS = "call_time, request_id, leg, to_e164, duration_seconds AS seconds, rate,
 
 @click.command("demo")
 @click.option("--seed", type=int, default=1, show_default=True, help="What the invented calls depend on.")
-def command(seed: int) -> None:
+@click.option(
+    "--until", type=INSTANT, metavar="T", help="Calls of the seven days before this instant [default: today]."
+)
+def command(seed: int, until: datetime | None) -> None:
     """Show the whole job with nothing configured, against a simulated API.
 
     Starts a stand-in of the API on a free port of this machine, makes a fresh SQLite database, enqueues a
     few hundred request IDs, some of which fail in every documented way, and runs sync until all are settled.
+    With the same --seed and --until the calls are the same, but for a few that end while it runs.
     """
     from etl.db.connection import open_engine  # noqa: PLC0415
     from etl.db.schema import upgrade  # noqa: PLC0415
@@ -43,9 +51,10 @@ def command(seed: int) -> None:
     from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id, parse_faults  # noqa: PLC0415
     from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
 
+    epoch = _epoch_of(until)
     path = Path(tempfile.mkdtemp(prefix="cdr-sync-demo-")) / "demo.sqlite3"
     url = f"sqlite:///{path}"
-    with Simulator(seed=seed, weights=parse_faults("demo")) as simulator:
+    with Simulator(seed=seed, weights=parse_faults("demo"), epoch=epoch, days=_DAYS) as simulator:
         click.echo(f"1. A stand-in of the PIOPIY API answers at {simulator.url}")
         create_sqlite_file(url)
         engine = open_engine(url)
@@ -62,6 +71,18 @@ def command(seed: int) -> None:
     _tell_next(url)
 
 
+def _epoch_of(until: datetime | None) -> float:
+    """The end of the calls' days in epoch seconds: the midnight that began today unless another is wanted."""
+    from etl.simulator.server import wall_clock  # noqa: PLC0415
+
+    now = wall_clock()
+    if until is None:
+        return now // 86_400 * 86_400
+    if not _EARLIEST <= until.timestamp() <= now:
+        raise UsageError(f"--until {until:%Y-%m-%d}: choose an instant of the past, from 2001-01-01 on")
+    return until.timestamp()
+
+
 def _settings(url: str, simulator: Simulator) -> Settings:
     """Settings that make every wait short: what takes hours against the real API takes seconds here."""
     account = Account(DEFAULT_ACCOUNT, simulator.app_id, simulator.secret)
@@ -72,7 +93,7 @@ def _settings(url: str, simulator: Simulator) -> Settings:
         max_attempts=3,
         retry_delay=timedelta(seconds=0.2),
         request_timeout=timedelta(seconds=2),
-        settle=timedelta(0),
+        settle=timedelta(seconds=2),
         empty_for=timedelta(seconds=3),
         empty_delay=timedelta(seconds=0.3),
         accounts={DEFAULT_ACCOUNT: account},
@@ -80,7 +101,7 @@ def _settings(url: str, simulator: Simulator) -> Settings:
 
 
 def _enqueue(engine: Engine, request_ids: list[str]) -> None:
-    from etl.db.request_queue import enqueue_requests  # noqa: PLC0415
+    from etl.db.enqueueing import enqueue_requests  # noqa: PLC0415
 
     with engine.begin() as connection:
         enqueue_requests(connection, request_ids, account=DEFAULT_ACCOUNT, batch="demo", delay=timedelta(0))
@@ -160,5 +181,6 @@ def _tell_next(url: str) -> None:
         f"  {command_name} --database-url {url} status\n"
         f"  {command_name} --database-url {url} requests list --state dead\n"
         f"  sqlite3 {path} 'SELECT * FROM calls LIMIT 5'\n"
+        "More to ask: docs/data.md, “Twenty queries”.\n"
         "With your own account: README.md, “First real run”."
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+from etl.cli.completion import complete_accounts, complete_error_kinds, complete_files, complete_labels
 from etl.settings import parse_duration
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Duration(click.ParamType[timedelta]):
@@ -75,14 +79,30 @@ class NumberOrPercent(click.ParamType[Share]):
         return Share(amount, is_percent)
 
 
+def label_option(name: str, *, help_text: str) -> Callable[[_F], _F]:
+    """An option that takes the label of a batch."""
+    return click.option(name, metavar="LABEL", shell_complete=complete_labels, help=help_text)
+
+
+def file_option(name: str, *, help_text: str) -> Callable[[_F], _F]:
+    """An option that takes the name of a file."""
+    return click.option(name, metavar="FILE", shell_complete=complete_files, help=help_text)
+
+
 DURATION = Duration()
 INSTANT = Instant()
 NUMBER_OR_PERCENT = NumberOrPercent()
-account_option = click.option("--account", metavar="NAME", help="Account from the settings.")
-batch_option = click.option("--batch", metavar="LABEL", help="Batch that the requests were labelled with.")
-from_file_option = click.option(
-    "--from-file", metavar="FILE", help="Read IDs from FILE, or from - for standard input."
+account_option = click.option(
+    "--account", metavar="NAME", shell_complete=complete_accounts, help="Account from the settings."
 )
+batch_option = label_option("--batch", help_text="Batch that the requests were labelled with.")
+error_kind_option = click.option(
+    "--error-kind",
+    metavar="KIND",
+    shell_complete=complete_error_kinds,
+    help="Only those whose last claim failed so, such as timeout.",
+)
+from_file_option = file_option("--from-file", help_text="Read IDs from FILE, or from - for standard input.")
 time_limit_option = click.option(
     "--time-limit", type=DURATION, help="Stop claiming after this time, such as 50s."
 )

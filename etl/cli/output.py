@@ -4,13 +4,43 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import click
 import msgspec
+
+from etl.errors import CdrSyncError, UsageError
+
+
+@contextmanager
+def output_to(name: str | None) -> Iterator[BinaryIO]:
+    """Where to write: a file that is there whole or not at all, or standard output.
+
+    Raises:
+        UsageError: there can be no such file.
+        CdrSyncError: it cannot be written to its end.
+    """
+    from etl.whole_files import whole_file  # noqa: PLC0415 (most commands write none)
+
+    failure: type[CdrSyncError] = UsageError
+    try:
+        if name is None:
+            failure = CdrSyncError
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+            return
+        with whole_file(Path(name)) as file:
+            failure = CdrSyncError
+            yield file
+    except BrokenPipeError:
+        raise  # whoever read it has enough
+    except OSError as error:
+        raise failure(f"{name or 'Standard output'} cannot be written: {error.strerror or error}") from error
 
 
 def print_json(document: object) -> None:

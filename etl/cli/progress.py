@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from etl.telemetry import Log
 
 _WORDS = {"done": "done", "put_off": "not final", "retried": "to retry", "dead": "dead", "empty": "empty"}
-
-
 _LINE_SECONDS = 5.0  # from one line to the next, off a terminal
 
 Advance = Callable[[Mapping[str, int]], None]

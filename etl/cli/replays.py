@@ -10,7 +10,7 @@ import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.id_lists import LOT
-from etl.cli.options import account_option, dry_run_option, json_option
+from etl.cli.options import account_option, batch_option, dry_run_option, error_kind_option, json_option
 from etl.cli.output import counted, print_json, told_states
 from etl.db.states import CANCELLED, DEAD, DONE, EMPTY, PENDING, RUNNING
 from etl.errors import FailedCheckError, UsageError
@@ -25,10 +25,10 @@ _WHY_LEFT = {RUNNING: "running: a run asks for it right now", PENDING: "pending 
 
 @click.command()
 @click.argument("request_ids", nargs=-1, metavar="[ID]...")
-@click.option("--error-kind", metavar="KIND", help="Only dead ones whose last error was such, as timeout.")
+@error_kind_option
 @click.option("--all-dead", is_flag=True, help="All that are dead.")
 @account_option
-@click.option("--batch", metavar="LABEL", help="Only those with this label.")
+@batch_option
 @dry_run_option
 @json_option
 @pass_app

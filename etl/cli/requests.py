@@ -7,7 +7,7 @@ import sys
 import click
 
 from etl.cli.app import App, pass_app
-from etl.cli.options import account_option, batch_option, json_option, limit_option
+from etl.cli.options import account_option, batch_option, error_kind_option, json_option, limit_option
 from etl.cli.output import print_json, print_table, row_as_dict
 from etl.cli.replays import cancel, retry
 from etl.cli.stories import print_story
@@ -38,7 +38,7 @@ command.add_command(cancel)
 
 @command.command("list")
 @click.option("--state", type=click.Choice(list(STATES)), help="Only those in this state.")
-@click.option("--error-kind", metavar="KIND", help="Only those whose last claim failed so, such as timeout.")
+@error_kind_option
 @account_option
 @batch_option
 @limit_option

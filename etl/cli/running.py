@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from etl.cli.app import App
-from etl.cli.crash import tell_crash
 from etl.cli.output import counted
 from etl.cli.progress import watched
+from etl.errors import MalformedError, UnreadableError
 from etl.sync.summary import OUTCOMES
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from etl.settings import Account
+    from etl.sync.observing import Observer
     from etl.sync.summary import Limits, Summary
+
+_LONGEST_QUOTE = 200  # characters
 
 
 def work(
@@ -25,8 +29,10 @@ def work(
     engine: Engine | None = None,
     command: str = "sync",
     tells_off_terminal: bool = False,
+    observers: Sequence[Observer] = (),
 ) -> Summary:
     """Run the job once, watched, and stopped by signals; warn of what is amiss around it."""
+    from etl.cli.request_log import RequestLog  # noqa: PLC0415
     from etl.sync.start import run_sync  # noqa: PLC0415
     from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
 
@@ -47,6 +53,7 @@ def work(
             stop=stop,
             command=command,
             on_progress=on_progress,
+            observers=(RequestLog(app.log), *observers),
         )
     _tell_of_strangers(app, engine)
     _tell_of_dangers(app, engine)
@@ -86,26 +93,55 @@ def tell_problems(app: App, summary: Summary) -> None:
     for name, reason in summary.refused.items():
         log.error(
             f"PIOPIY refuses the credentials of account {name!r} ({reason}). Check its app ID and secret; "
-            "every request was given back, and no attempt was used.",
+            "`cdr-sync doctor` tries them. Every request was given back, and no attempt was used.",
             account=name,
         )
     for name, reason in summary.api_down.items():
         log.error(
             f"The API does not work for account {name!r} ({reason}). Nothing is lost: every request was "
-            "given back, and the next run tries again.",
+            "given back, and the next run tries again. `cdr-sync status` tells since when.",
             account=name,
         )
     if summary.dead:
-        log.error(
-            f"{counted(summary.dead, 'request')} became dead: see `cdr-sync requests list --state dead`."
-        )
+        examples = [asked.request.request_id for asked in summary.dead_examples]
+        log.error(_deaths_text(summary), **({"request_ids": examples} if examples else {}))
     if lost := summary.counts["lost_leases"]:
         log.warning(
             f"{counted(lost, 'answer')} came after the lease had run out and another run had taken over, and "
             "nothing of that was stored. If it happens often, raise CDR_SYNC_LEASE."
         )
-    for crash in summary.crashes[:1]:
-        tell_crash(crash)
+    for asked in summary.crashed[:1]:
+        if asked.crash is not None:
+            request = asked.request
+            app.tell_failure(
+                asked.crash,
+                None,
+                run=summary.run_id,
+                request_id=request.request_id,
+                account=request.account,
+            )
+
+
+def _deaths_text(summary: Summary) -> str:
+    """How many became dead, one of them with what was wrong, and what to do."""
+    text = f"{counted(summary.dead, 'request')} became dead"
+    remedy = "see `cdr-sync requests list --state dead`, and `cdr-sync requests retry` to ask again."
+    example = next((asked for asked in summary.dead_examples if asked.error is not None), None)
+    if example is None or example.error is None:
+        return f"{text}: {remedy}"
+    request_id, error = _one_line(example.request.request_id), example.error
+    if isinstance(error, MalformedError | UnreadableError):
+        remedy = (
+            "see `cdr-sync requests list --state dead`. Its answer is kept: report it, and `cdr-sync "
+            "reprocess` settles it once a later version can read it."
+        )
+    such_as = "" if summary.dead == 1 else "such as "
+    return f"{text}, {such_as}{request_id} ({error.reason}: {_one_line(str(error))}): {remedy}"
+
+
+def _one_line(text: str) -> str:
+    """What somebody else wrote, as part of a line of ours."""
+    return "".join(character if character.isprintable() else " " for character in text)[:_LONGEST_QUOTE]
 
 
 def _tell_of_strangers(app: App, engine: Engine) -> None:
@@ -118,7 +154,7 @@ def _tell_of_strangers(app: App, engine: Engine) -> None:
     for name in strangers:
         app.log.warning(
             f"Requests wait for account {name!r}, for which there are no credentials: add [accounts.{name}] "
-            "to the settings, or cancel them.",
+            f"to the settings, or cancel them (`cdr-sync requests list --account {name}`).",
             account=name,
         )
 

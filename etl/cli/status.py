@@ -45,8 +45,19 @@ def command(app: App, *, as_json: bool, max_lag: timedelta | None) -> None:
     if max_lag is not None and lag is not None and lag > max_lag.total_seconds():
         raise FailedCheckError(
             f"A request has been due for {_age(lag)}, longer than {_age(max_lag.total_seconds())}: "
-            "is `cdr-sync sync` running?"
+            f"{_why_late(document['accounts'])}"
         )
+
+
+def _why_late(accounts: object) -> str:
+    """What may hold requests up, as far as the database tells."""
+    assert isinstance(accounts, list)  # noqa: S101 (for the type checker)
+    down = [row for row in accounts if row["breaker_opened_at"]]
+    if not down:
+        return "is `cdr-sync sync` running?"
+    return "; ".join(
+        f"the API does not work for account {row['account']!r} ({row['breaker_reason']})" for row in down
+    )
 
 
 def _breaker(opened_at: object) -> str:

@@ -12,5 +12,8 @@ SUMMARIES = {
     "requests": "Look into single requests, replay or cancel them.",
     "doctor": "Check settings, database and API, and say how to mend what is amiss.",
     "reprocess": "Derive legs again from the archived answers, asking nothing.",
+    "export": "Write legs or calls as CSV or Parquet.",
+    "report": "Report on the calls of a period: a page with plots, or bars in the terminal.",
+    "metadata": "Describe the database for Datasette, which shows it in a browser.",
     "simulator": "Run a stand-in of the API on this machine.",
 }

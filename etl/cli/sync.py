@@ -11,13 +11,22 @@ import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.monitoring import monitored
-from etl.cli.options import account_option, batch_option, json_option, time_limit_option, workers_option
+from etl.cli.options import (
+    account_option,
+    batch_option,
+    file_option,
+    json_option,
+    time_limit_option,
+    workers_option,
+)
 from etl.cli.output import counted, print_json, print_table
 from etl.cli.running import summary_document, summary_text, tell_problems, work
+from etl.cli.tracing import traced
 from etl.db.states import LANES
 
 if TYPE_CHECKING:
     from etl.settings import Account
+    from etl.sync.observing import Observer
     from etl.sync.summary import Limits, Summary
 
 
@@ -29,7 +38,7 @@ if TYPE_CHECKING:
 @batch_option
 @click.option("--dry-run", is_flag=True, help="Only tell what is due; ask nothing, change nothing.")
 @click.option("--single-instance", is_flag=True, help="Exit 75 where another such run is at work here.")
-@click.option("--metrics-file", metavar="FILE", help="Write metrics for node_exporter to FILE at the end.")
+@file_option("--metrics-file", help_text="Write metrics for node_exporter to FILE at the end.")
 @json_option
 @pass_app
 def command(
@@ -59,9 +68,11 @@ def command(
     from etl.sync.summary import Limits  # noqa: PLC0415
 
     # A run that leaves since another one is at work has not begun: its monitoring hears nothing of it.
-    with _only_one(app) if single_instance else nullcontext(), monitored(app) as run:
-        summary = _run(app, app.accounts(account), Limits(most, time_limit, batch))
+    alone = _only_one(app) if single_instance else nullcontext()
+    with alone, monitored(app) as run, traced(app, "sync") as trace:
+        summary = _run(app, app.accounts(account), Limits(most, time_limit, batch), trace.observers)
         run.summary, run.text = summary, summary_text(summary)
+        trace.summary = summary
         tell_problems(app, summary)
         if as_json:
             print_json(summary_document(summary))
@@ -76,13 +87,13 @@ def _only_one(app: App) -> AbstractContextManager[None]:
     return only_one(app.settings.database_url)
 
 
-def _run(app: App, accounts: list[Account], limits: Limits) -> Summary:
+def _run(app: App, accounts: list[Account], limits: Limits, observers: tuple[Observer, ...]) -> Summary:
     from etl.db.idle import run_if_idle  # noqa: PLC0415
     from etl.sync.summary import Summary  # noqa: PLC0415
 
     names = [one.name for one in accounts]
     idle_run = run_if_idle(app.settings.database_url, names, batch=limits.batch)
-    return Summary(idle_run) if idle_run else work(app, accounts, limits)
+    return Summary(idle_run) if idle_run else work(app, accounts, limits, observers=observers)
 
 
 def _tell_what_is_due(

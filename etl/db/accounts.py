@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, and_, case, exists, func, select, text, update
+from sqlalchemy import Connection, case, exists, func, select, text, update
 
+from etl.db.selection import known_accounts
 from etl.db.states import PENDING
 from etl.db.tables import api_accounts, cdr_requests
 from etl.db.types import db_now, later_sql, unless_known_sql
@@ -93,16 +94,5 @@ def pause_account(connection: Connection, account: str, delay: timedelta) -> Non
 
 
 def waiting_accounts(connection: Connection) -> list[str]:
-    """The accounts that have pending requests, by one index look-up each however many requests wait."""
-    names: list[str] = []
-    while True:
-        statement = select(func.min(cdr_requests.c.account)).where(
-            and_(
-                cdr_requests.c.state == text(f"'{PENDING}'"),
-                cdr_requests.c.account > (names[-1] if names else ""),
-            )
-        )
-        name = connection.scalar(statement)
-        if name is None:
-            return names
-        names.append(name)
+    """The accounts that have pending requests, found as quickly however many requests wait."""
+    return known_accounts(connection, cdr_requests.c.account, cdr_requests.c.state == text(f"'{PENDING}'"))

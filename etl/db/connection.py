@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
 from etl.db import SCHEMA_REVISION
-from etl.errors import CdrSyncError, DatabaseUnavailableError, SchemaError, SettingsError
+from etl.errors import DatabaseUnavailableError, SchemaError, SettingsError
+from etl.secrecy import hide_secret
 
 # A database that does not answer must end a command, and not hang it. What stands in the URL comes first,
 # such as `?connect_timeout=3`, or `?timeout=5` for SQLite.
@@ -23,10 +24,6 @@ _DRIVERS = {
     "mysql": ("mysql+pymysql", "mysql"),
     "mariadb": ("mariadb+pymysql", "mysql"),
 }
-_OUR_FAULTS = ("no such table", "no such column", "syntax error", "no such function")
-_CONFLICTS = ("database is locked", "database table is locked")
-# A CHECK that fails, on MySQL and on MariaDB: their driver does not count it among the refused values.
-_FAILED_CHECKS = (3819, 4025)
 _READ_SECONDS = 70  # for one answer of a server, which gives a statement up after 60
 _POSTGRESQL_ARGUMENTS = {
     "connect_timeout": 10,
@@ -41,7 +38,6 @@ _POSTGRESQL_ARGUMENTS = {
 }
 _MYSQL_ARGUMENTS = {
     "connect_timeout": 10,
-    "read_timeout": _READ_SECONDS,
     "write_timeout": _READ_SECONDS,
     "charset": "utf8mb4",
     # SQLAlchemy would ask for FOUND_ROWS, by which an INSERT counts the rows too that were there before.
@@ -91,23 +87,41 @@ def shown_url(text_: str) -> str:
 
 def sqlite_path(text_: str) -> Path | None:
     """The file of a SQLite URL; None for other databases, and for SQLite in memory."""
-    url = read_url(text_)
+    return _path_in(read_url(text_))
+
+
+def _path_in(url: URL) -> Path | None:
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
         return None
     return Path(url.database)
 
 
-def open_engine(url_text: str) -> Engine:
-    """Make an engine whose transactions are of the kind that the queue's statements rely on."""
+def open_engine(url_text: str, *, read_seconds: int | None = None) -> Engine:
+    """Make an engine whose transactions are of the kind that the queue's statements rely on.
+
+    `read_seconds` is how long one answer of a server may take where the URL does not say.
+    """
     url = read_url(url_text)
-    if url.get_backend_name() == "sqlite":
-        _require_file(sqlite_path(url_text))
-        engine = create_engine(url, connect_args=_unless_in(url, _SQLITE_ARGUMENTS))
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return engine
+    with _telling_of_options(url, TypeError, ValueError):
+        if url.get_backend_name() == "sqlite":
+            return _sqlite_engine(url)
+        return _server_engine(url, read_seconds or _READ_SECONDS)
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    _require_file(_path_in(url))
+    engine = create_engine(url, connect_args=_unless_in(url, _SQLITE_ARGUMENTS))
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    _connect_by(engine, url, sqlite3.connect)
+    return engine
+
+
+def _server_engine(url: URL, read_seconds: int) -> Engine:
     is_postgresql = url.get_backend_name() == "postgresql"
-    arguments = _unless_in(url, _POSTGRESQL_ARGUMENTS if is_postgresql else _MYSQL_ARGUMENTS)
+    arguments = _unless_in(
+        url, _POSTGRESQL_ARGUMENTS if is_postgresql else {**_MYSQL_ARGUMENTS, "read_timeout": read_seconds}
+    )
     try:
         engine = create_engine(
             url.difference_update_query(["read_timeout"]) if is_postgresql else url,
@@ -115,10 +129,12 @@ def open_engine(url_text: str) -> Engine:
             pool_pre_ping=True,
             connect_args=arguments,
         )
+        connect: Callable[..., Any] = engine.dialect.connect
         if is_postgresql:
-            from etl.db.postgresql import bound_waits  # noqa: PLC0415 (imports the driver)
+            from etl.db.postgresql import bounded_connect  # noqa: PLC0415 (imports the driver)
 
-            bound_waits(engine, float(str(url.query.get("read_timeout", _READ_SECONDS))))
+            connect = bounded_connect(float(str(url.query.get("read_timeout", read_seconds))))
+        _connect_by(engine, url, connect)
     except exc.NoSuchModuleError as error:
         raise SettingsError(f"database_url: {error}") from error
     except ModuleNotFoundError as error:
@@ -127,6 +143,30 @@ def open_engine(url_text: str) -> Engine:
             f"The driver for {extra} is not installed: run `pip install 'piopiy-cdr-sync[{extra}]'`"
         ) from error
     return engine
+
+
+def _connect_by(engine: Engine, url: URL, connect: Callable[..., Any]) -> None:
+    @event.listens_for(engine, "do_connect")
+    def _connect(dialect: Any, _record: Any, args: Any, parameters: Any) -> Any:
+        with _telling_of_options(url, TypeError, ValueError, dialect.dbapi.ProgrammingError):
+            return connect(*args, **parameters)
+
+
+@contextmanager
+def _telling_of_options(url: URL, *kinds: type[Exception]) -> Iterator[None]:
+    """Tell of what a driver does not take before there is any connection: an option of the URL, or its value.
+
+    Raises:
+        SettingsError: in the driver's own words, without the password.
+    """
+    try:
+        yield
+    except kinds as error:
+        said = hide_secret(str(error).partition("\n")[0], url.password or "")
+        raise SettingsError(
+            f"database_url (CDR_SYNC_DATABASE_URL) has what its driver does not take: {said}. "
+            "Look at what follows its question mark first"
+        ) from None
 
 
 def _unless_in(url: URL, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,70 +262,3 @@ def schema_revision(connection: Connection) -> str | None:
         return None
     revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return revision
-
-
-def is_conflict(error: BaseException) -> bool:
-    """Whether a whole transaction failed only since others were at work, so that it can be repeated."""
-    if not isinstance(error, exc.DBAPIError) or error.orig is None:
-        return False
-    if isinstance(error.orig, sqlite3.OperationalError):
-        return any(words in str(error.orig) for words in _CONFLICTS)
-    return _code(error.orig) in ("40001", "40P01", "55P03", 1213, 1205)
-
-
-def _code(original: Any) -> object:
-    """What a server calls an error: MySQL's own number, or else the SQLSTATE.
-
-    MySQL's driver can tell a SQLSTATE too, but that of a lock wait's timeout says nothing: HY000.
-    """
-    number = original.args[0] if original.args else None
-    return number if isinstance(number, int) else getattr(original, "sqlstate", None)
-
-
-def is_worth_repeating(error: BaseException) -> bool:
-    """Whether a whole transaction is to be tried again: after a conflict, or on a fresh connection.
-
-    After a lost connection nobody knows whether the commit happened: whoever repeats it must find out first.
-    """
-    if is_conflict(error):
-        return True
-    if not isinstance(error, exc.DBAPIError) or isinstance(error.orig, sqlite3.Error):
-        return False
-    # A server that is just starting again refuses connections for some seconds: there is no statement then.
-    return error.connection_invalidated or (error.statement is None and is_unreachable(error))
-
-
-def is_bad_value(error: BaseException) -> bool:
-    """Whether the database refused values, and not us."""
-    cause = error.orig if isinstance(error, exc.StatementError) else error
-    return (
-        isinstance(error, exc.DataError | exc.IntegrityError)
-        or isinstance(cause, OverflowError | UnicodeError)
-        or (isinstance(error, exc.DBAPIError) and _code(error.orig) in _FAILED_CHECKS)
-    )
-
-
-def is_unreachable(error: BaseException) -> bool:
-    """Whether the database cannot be reached or cannot work, as opposed to refusing one statement."""
-    if not isinstance(error, exc.DBAPIError):
-        return False
-    if isinstance(error.orig, sqlite3.Error):
-        # SQLite says of a broken file, and of a statement of ours that is wrong, the same: an error.
-        is_ours = any(words in str(error.orig) for words in _OUR_FAULTS)
-        return not is_ours and not isinstance(
-            error, exc.IntegrityError | exc.ProgrammingError | exc.DataError
-        )
-    if is_bad_value(error):
-        return False
-    return error.connection_invalidated or isinstance(error, exc.OperationalError | exc.InterfaceError)
-
-
-def told(error: BaseException) -> CdrSyncError | None:
-    """The error in one line for a person; None where it is a fault of this program.
-
-    The statement and its values stay out of it: they are no help to an operator, and can be private.
-    """
-    if isinstance(error, exc.DBAPIError) and is_unreachable(error):
-        reason = " ".join(str(error.orig).split()) or type(error.orig).__name__
-        return DatabaseUnavailableError(f"The database cannot be used: {reason}")
-    return None

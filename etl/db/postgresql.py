@@ -6,16 +6,15 @@ everything, or a frozen server, would keep a command for ever.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from time import monotonic
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, event
 
 
-def bound_waits(engine: Engine, seconds: float) -> None:
-    """Have every connection of an engine wait for an answer no longer than this."""
+def bounded_connect(seconds: float) -> Callable[..., psycopg.Connection[Any]]:
+    """Give what makes connections that wait for an answer no longer than this."""
 
     class BoundedConnection(psycopg.Connection[Any]):
         def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
@@ -34,6 +33,4 @@ def bound_waits(engine: Engine, seconds: float) -> None:
             except StopIteration as end:
                 return end.value
 
-    @event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Any, _record: Any, args: Any, parameters: Any) -> psycopg.Connection[Any]:
-        return BoundedConnection.connect(*args, **parameters)
+    return BoundedConnection.connect

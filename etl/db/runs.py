@@ -120,6 +120,13 @@ def _end_leases(connection: Connection, run_id: int) -> None:
     )
 
 
+def held_claims(connection: Connection) -> dict[int, int]:
+    """How many requests are claimed at the moment, by the run that claimed them."""
+    column = cdr_requests.c
+    claims = select(column.run_id, func.count()).where(column.state == text(f"'{RUNNING}'"))
+    return dict(connection.execute(claims.group_by(column.run_id)).tuples().all())
+
+
 def recent_call_rate(connection: Connection) -> float | None:
     """API calls a second in the latest runs that made any; None where no run has yet."""
     column = sync_runs.c

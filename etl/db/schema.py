@@ -15,13 +15,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SAWarning
 
 from etl.db import SCHEMA_REVISION
-from etl.db.connection import is_conflict, reading, require_supported_server, schema_revision
+from etl.db.connection import reading, require_supported_server, schema_revision
+from etl.db.failures import is_conflict
 from etl.db.indexes import DAY_INDEX, NAMES_OF_INDEXES, is_in_models, metadata
 from etl.db.views import VIEWS
 from etl.errors import DatabaseUnavailableError, FailedCheckError, UsageError
@@ -139,11 +139,6 @@ def _differences_of_views(connection: Connection) -> list[tuple[object, ...]]:
         differences += [("missing_column", view.name, name) for name in expected if name not in found]
         differences += [("unknown_column", view.name, name) for name in found if name not in expected]
     return differences
-
-
-def newest_revision() -> str | None:
-    """The newest migration there is."""
-    return ScriptDirectory(str(migrations_folder())).get_current_head()
 
 
 def _config(connection: Connection) -> Config:

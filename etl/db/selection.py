@@ -122,11 +122,13 @@ def newest_row(connection: Connection) -> int:
     return connection.scalar(select(func.max(_column.id))) or 0
 
 
-def known_accounts(connection: Connection, column: Column[str] = _column.account) -> list[str]:
+def known_accounts(
+    connection: Connection, column: Column[str] = _column.account, *conditions: ColumnElement[bool]
+) -> list[str]:
     """The accounts that have requests, by one index look-up each however many requests there are."""
     names: list[str] = []
+    statement = select(func.min(column)).where(*conditions)
     while True:
-        statement = select(func.min(column))
         name = connection.scalar(statement.where(column > names[-1]) if names else statement)
         if name is None:
             return names

@@ -1,7 +1,7 @@
 """The views for analysts: their columns, types and comments. The migrations hold their text.
 
 Whatever is told of them anywhere comes from here: what `db check` looks for, PostgreSQL's own comments, the
-dictionary in docs/data.md.
+dictionary in docs/dictionary.md.
 """
 
 from __future__ import annotations

@@ -12,20 +12,18 @@ from etl.db import SCHEMA_REVISION
 from etl.db.accounts import read_account
 from etl.db.connection import (
     open_engine,
-    read_url,
     reading,
     require_current_schema,
     require_supported_server,
     server_of,
     shown_url,
     sqlite_path,
-    told,
 )
+from etl.db.failures import told
 from etl.db.request_queue import database_now
 from etl.db.sqlite_files import sqlite_dangers
 from etl.doctor.findings import Finding, failed, skipped
 from etl.errors import CdrSyncError, SchemaError
-from etl.secrecy import hide_secret
 from etl.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,7 +58,7 @@ def check_database(settings: Settings) -> tuple[list[Finding], dict[str, str]]:
                 findings.append(_check_sqlite_file(engine, path))
     except Exception as error:  # noqa: BLE001 (told, or raised again)
         failing = checks[len(findings)]
-        findings.append(_failure(failing, error, settings.database_url))
+        findings.append(_failure(failing, error))
         findings += [skipped(check, failing) for check in checks[len(findings) :]]
     return findings, canaries
 
@@ -74,7 +72,7 @@ def _opened(url: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _failure(check: str, error: Exception, url: str) -> Finding:
+def _failure(check: str, error: Exception) -> Finding:
     """What an error means for the step in which it came; one that is a fault of this program is raised."""
     match error:
         case SchemaError():  # its last words say what to do
@@ -86,12 +84,6 @@ def _failure(check: str, error: Exception, url: str) -> Finding:
             remedy = "set database_url (CDR_SYNC_DATABASE_URL) to a database that can be used"
             return failed(check, error, remedy=remedy)
     unreachable = told(error)
-    if unreachable is None and check == "database":
-        # Before the first statement that is the driver, which cannot use what the URL gives it.
-        said = str(error).partition("\n")[0] or type(error).__name__
-        remedy = "set database_url (CDR_SYNC_DATABASE_URL) right; look at its query first"
-        found = hide_secret(said, read_url(url).password or "")
-        return Finding(check=check, result="failed", found=found, remedy=remedy, exit_code=78)
     if unreachable is None:
         raise error
     remedy = (

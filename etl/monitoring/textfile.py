@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from etl.whole_files import whole_file
+
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees either the old one or the new one.
+    """Write the file so that a reader sees either the old one or the new one.
 
     Raises:
         OSError: it cannot be written; what was there before stays as it was.
     """
-    # In the same folder, or renaming would copy; and not *.prom, which the collector would read.
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+    with whole_file(path, mode=0o644) as file:
+        file.write(content)
 
 
 def value_in_file(path: Path, metric: str) -> float | None:

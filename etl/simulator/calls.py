@@ -1,8 +1,9 @@
 """Invented calls: the legs that an ID has, by seed and scenario, the same each time they are asked for.
 
 The values look like a real account's: Indian numbers as JSON numbers (with the plus or the trunk zero
-lost) and some foreign ones, a balance that falls as the day goes on, calls of the day before `epoch`. All
-of them ended more than an hour before it, but for the scenarios whose call ends with the first ask.
+lost) and some foreign ones, a balance that falls as the day goes on and is topped up every night, calls of
+the days before `epoch`. All of them ended more than an hour before it, but for the scenarios whose call ends
+with the first ask.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ def legs_of(
     seed: int = 1,
     *,
     epoch: float,
+    days: int = 1,
     weights: Mapping[str, float] = HEALTHY,
     first_asked: float | None = None,
 ) -> list[SentLeg]:
@@ -60,13 +62,22 @@ def legs_of(
         request_id: the ID in question.
         seed: the simulator's seed.
         epoch: the simulator's epoch, in epoch seconds.
+        days: how many days before it the calls are spread over.
         weights: the simulator's mix.
         first_asked: when the ID was first asked for, which dates the calls that have just ended.
     """
     scenario = scenario_of(request_id, seed, weights)
     if scenario in BROKEN:
         return []
-    return legs_at(scenario, request_id, seed, epoch=epoch, asked_before=_FINAL, first_asked=first_asked)
+    return legs_at(
+        scenario,
+        request_id,
+        seed,
+        epoch=epoch,
+        days=days,
+        asked_before=_FINAL,
+        first_asked=first_asked,
+    )
 
 
 def legs_at(
@@ -75,6 +86,7 @@ def legs_at(
     seed: int,
     *,
     epoch: float,
+    days: int = 1,
     asked_before: int = 0,
     first_asked: float | None = None,
 ) -> list[SentLeg]:
@@ -84,7 +96,7 @@ def legs_at(
     if scenario == "none" or (scenario in {"late", "not_ready"} and asked_before < ASKS_WITHOUT_LEGS):
         return []
     dice = _Dice(digest_of(request_id, seed)[6:])
-    legs = _invent_call(_SHAPES.get(scenario, _answered)(dice), dice, epoch)
+    legs = _invent_call(_SHAPES.get(scenario, _answered)(dice), dice, epoch, days)
     if scenario in JUST_ENDED:
         _end_now(legs, epoch if first_asked is None else first_asked)
     if scenario in ALTERATIONS:
@@ -129,9 +141,9 @@ _SHAPES: Mapping[str, Callable[[_Dice], list[_Try]]] = {
 }
 
 
-def _invent_call(tries: Sequence[_Try], dice: _Dice, epoch: float) -> list[SentLeg]:
+def _invent_call(tries: Sequence[_Try], dice: _Dice, epoch: float, days: int) -> list[SentLeg]:
     seconds_into_day = dice.below(72_000)
-    started = int(epoch) - 82_800 + seconds_into_day
+    started = int(epoch) - 82_800 + seconds_into_day - 86_400 * dice.below(days)
     cents = 2_000_000 - 20 * seconds_into_day - dice.below(20)
     rate = _RATES[dice.below(len(_RATES))]
     own, other, agent = 4_471_000_000 + dice.below(20), _someone(dice), 9_100_000_000 + dice.below(30)

@@ -98,11 +98,12 @@ HEALTHY: Mapping[str, float] = {
     "text_numbers": 0.08,
     "twins": 0.04,
 }
-# One in five is out of the ordinary, in every way that ends within seconds.
+# One in four is out of the ordinary, in every way that ends within seconds.
 _DEMO_FAULTS = (
     *("flaky_500", "flaky_503_html", "flaky_reset", "flaky_truncated", "flaky_body_500", "flaky_429"),
     *("not_found_body", "unauthorized_body", "rejected", "redirect", "malformed_money", "malformed_time"),
-    *("none", "in_progress", "count_mismatch", "null_money", "extra_fields", "single_object"),
+    *("none", "in_progress", "growing", "shrinking", "changing", "count_mismatch", "null_money"),
+    *("extra_fields", "single_object"),
 )
 _DEMO_SHARE = 0.012
 

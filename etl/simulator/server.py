@@ -21,7 +21,7 @@ PATH = "/v1/piopiy/requestid_cdr"
 
 
 def wall_clock() -> float:
-    """The present instant in epoch seconds: simulated calls belong to the day before it."""
+    """The present instant in epoch seconds: simulated calls belong to the days before it."""
     return time.time()  # noqa: TID251 (no database is near, and no rule depends on it)
 
 
@@ -55,6 +55,7 @@ class Simulator(Listener):
         secret: str = "simulated-secret",  # noqa: S107 (it opens nothing)
         accounts: Mapping[int, str] | None = None,
         epoch: float | None = None,
+        days: int = 1,
         host: str = "127.0.0.1",
         clock: Callable[[], float] = wall_clock,
     ) -> None:
@@ -65,6 +66,7 @@ class Simulator(Listener):
         self.app_id = app_id
         self.accounts: dict[int, str] = {app_id: secret, **(accounts or {})}
         self.epoch = clock() if epoch is None else epoch
+        self.days = days
         self.auth_error_form: Literal["body", "http"] = "body"
         self.failures = 1
         self.retry_after: float | str = 1
@@ -126,6 +128,7 @@ class Simulator(Listener):
             request_id,
             self.seed,
             epoch=self.epoch,
+            days=self.days,
             weights=self.weights,
             first_asked=self._first_asked.get(request_id),
         )
@@ -184,6 +187,7 @@ class Simulator(Listener):
             request_id,
             self.seed,
             epoch=self.epoch,
+            days=self.days,
             asked_before=asked_before,
             first_asked=self._first_asked.get(request_id),
         )

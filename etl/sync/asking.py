@@ -57,6 +57,8 @@ class Asked:
     crash: Exception | None = None
     is_unasked: bool = False  # the rate limit let no call through in time
     seconds: list[float] = field(default_factory=list)  # what each call took
+    began: float = 0.0  # by the monotonic clock, both; 0 where nobody began to ask
+    ended: float = 0.0
 
 
 class _GateClosedError(Exception):
@@ -88,7 +90,7 @@ def ask(
         may_call: waits for the rate limit; False where it is no use to wait, so that no call is made.
         monotonic: the clock that times the calls.
     """
-    asked = Asked(request, is_canary)
+    asked = Asked(request, is_canary, began=monotonic())
 
     def fetch_timed() -> Reply:
         began = monotonic()
@@ -120,6 +122,7 @@ def ask(
         asked.is_unasked = asked.calls == 0  # otherwise what the try before it brought still stands
     except Exception as crash:  # noqa: BLE001 (a bug of ours must not lose what this thread holds)
         asked.crash = crash
+    asked.ended = monotonic()
     return asked
 
 

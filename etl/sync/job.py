@@ -18,14 +18,15 @@ from queue import SimpleQueue
 from sqlalchemy import Engine
 
 from etl.db.accounts import AccountState
-from etl.db.connection import is_bad_value
+from etl.db.failures import is_bad_value
 from etl.settings import Account, Settings
 from etl.sync.asking import Asked, Askers, AskOne
 from etl.sync.desk import Desk
 from etl.sync.gate import Gate
+from etl.sync.observing import Committed, Observer
 from etl.sync.settling import Verdict
 from etl.sync.stopping import Stop
-from etl.sync.summary import Limits, Summary
+from etl.sync.summary import SHOWN, Limits, Summary
 from etl.sync.turns import Room, Turn, Turns
 
 DRAIN_SECONDS = 10.0  # how long a stopped run waits for the answers that are on their way
@@ -46,6 +47,7 @@ class Job:
         limits: Limits | None = None,
         command: str = "sync",
         on_progress: Callable[[Mapping[str, int]], None] = lambda _counts: None,
+        observers: Sequence[Observer] = (),
         chance: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -54,6 +56,7 @@ class Job:
         self._stop = stop
         self._limits = limits or Limits()
         self._on_progress = on_progress
+        self._observers = observers
         self._monotonic = monotonic
         self._turns = Turns(
             engine,
@@ -78,6 +81,8 @@ class Job:
         self._stop.wake = self._wake
         states = self._turns.open([account.name for account in chosen])
         self.summary.run_id = self._turns.run_id
+        for observer in self._observers:
+            observer.hear_start(self._turns.run_id)
         self._open_desks(chosen, states)
         try:
             self._work()
@@ -178,7 +183,10 @@ class Job:
             verdicts += self._desks[asked.request.account].take(asked, is_stopping=is_stopping)
             self.summary.latency.add(asked.seconds)
             if asked.crash is not None:
-                self.summary.crashes.append(asked.crash)
+                self.summary.crashed.append(asked)
+            if asked.is_canary:
+                for observer in self._observers:
+                    observer.hear_canary(asked)
         for desk in self._desks.values():
             if desk.is_tail:
                 verdicts += desk.give_back() if is_stopping else desk.judge()
@@ -202,7 +210,7 @@ class Job:
             for verdict in verdicts:
                 turn = self._turns.settle_one(verdict, self._desks)
                 self.summary.counts += turn.counts
-                self._note_failures(turn)
+                self._heed(turn)
                 self._unsettled.remove(verdict)
             self._write([], calls=calls, claims=claims)
             return
@@ -237,16 +245,23 @@ class Job:
                 desk.hear(is_breaker_open=state.is_breaker_open, is_paused=state.is_paused)
         self._rate_wait = min(turn.waits.values(), default=None)
         self.summary.counts += turn.counts
-        self._note_failures(turn)
+        self._heed(turn)
         self._on_progress(turn.counts)
         for name, calls in turn.paid.items():
             self._gates[name].pay(calls)
         for name, requests in turn.claimed.items():
             self._desks[name].hand_out(requests)
 
-    def _note_failures(self, turn: Turn) -> None:
-        if self._limits.max_failures is not None:
-            self._failed |= turn.failed
+    def _heed(self, turn: Turn) -> None:
+        """Note what is settled for good, and let others hear of it."""
+        for asked, outcome in turn.settled:
+            if outcome == "dead" and len(self.summary.dead_examples) < SHOWN:
+                self.summary.dead_examples.append(asked)
+            if outcome in ("retried", "dead") and self._limits.max_failures is not None:
+                self._failed.add(asked.request.id)
+        committed = Committed(turn.began, turn.ended, turn.settled, turn.counts["claimed"])
+        for observer in self._observers:
+            observer.hear_commit(committed)
 
     def _given_back(self) -> list[Verdict]:
         return [verdict for desk in self._desks.values() for verdict in desk.give_back_all()]
@@ -259,5 +274,5 @@ class Job:
             if desk.api_down is not None:
                 self.summary.api_down[name] = desk.api_down
         problems = [*self.summary.refused.values(), *self.summary.api_down.values()]
-        problems += [f"{type(crash).__name__} in cdr-sync itself" for crash in self.summary.crashes[:1]]
+        problems += [f"{type(one.crash).__name__} in cdr-sync itself" for one in self.summary.crashed[:1]]
         self._turns.close(self.summary.outcome, "; ".join(problems) or None, self._desks)

@@ -16,8 +16,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row
 
 from etl.db.connection import reading
+from etl.db.enqueueing import enqueue_requests
 from etl.db.replays import Change, change_requests
-from etl.db.request_queue import enqueue_requests
 from etl.db.selection import (
     Selection,
     any_selected,

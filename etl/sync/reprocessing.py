@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Engine
 from etl.db import runs
 from etl.db.archive import Span, archived_accounts, archived_page, meant_ids, write_rereadings
 from etl.db.call_legs import upsert_legs
-from etl.db.connection import is_bad_value, reading
+from etl.db.connection import reading
+from etl.db.failures import is_bad_value
 from etl.settings import Settings
 from etl.sync.rereading import Page, read_page
 from etl.sync.stopping import Stop

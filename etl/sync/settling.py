@@ -27,7 +27,7 @@ from etl.cdr.outcomes import (
     decide_answer,
     decide_failure,
 )
-from etl.cdr.records import ClaimedRequest, Leg, StoredLeg
+from etl.cdr.records import Leg, StoredLeg
 from etl.db.call_legs import RequestKey, as_stored, stored_legs, upsert_legs
 from etl.db.request_queue import Settlement, hold_claims, settle_claims
 from etl.db.responses import Response, archive_responses, make_response
@@ -72,9 +72,9 @@ def settle(
     run_id: int,
     rules: WaitingRules,
     chance: Callable[[], float],
-    on_failure: Callable[[ClaimedRequest], None] = lambda _request: None,
+    on_settled: Callable[[Asked, str], None] = lambda _asked, _outcome: None,
 ) -> Counter[str]:
-    """Settle some claims in the transaction of this connection; `on_failure` hears of those that failed.
+    """Settle some claims in the transaction of this connection; `on_settled` hears what became of each.
 
     Returns:
         How many claims came to what, and how many legs changed, by the names of the ledger's columns.
@@ -82,6 +82,9 @@ def settle(
     now, ours, settled_before = hold_claims(connection, [verdict.asked.request for verdict in verdicts])
     held = [verdict for verdict in verdicts if verdict.asked.request in ours]
     counts: Counter[str] = Counter(lost_leases=len(verdicts) - len(held) - len(settled_before))
+    for verdict in verdicts:
+        if verdict.asked.request not in ours and verdict.asked.request not in settled_before:
+            on_settled(verdict.asked, "lost_leases")
     if now is None or not held:
         return +counts
     answered = [
@@ -95,8 +98,7 @@ def settle(
     for verdict in held:
         outcome = _decide(verdict, changes, now=now, rules=rules, chance=chance())
         counts[_COUNTED_AS[type(outcome)]] += 1
-        if isinstance(outcome, RetryLater | Dead):
-            on_failure(verdict.asked.request)
+        on_settled(verdict.asked, _COUNTED_AS[type(outcome)])
         settlements.append(_settlement(verdict.asked, outcome, changes.get(_key(verdict.asked))))
     for change in changes.values():
         counts["legs_inserted"] += len(change.inserted)

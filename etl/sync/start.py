@@ -13,6 +13,7 @@ from etl.cdr.records import ClaimedRequest
 from etl.settings import Account, Settings
 from etl.sync.asking import Asked, AskOne
 from etl.sync.job import Job, MakeAsker
+from etl.sync.observing import Observer
 from etl.sync.stopping import Stop
 from etl.sync.summary import Limits, Summary
 
@@ -34,6 +35,7 @@ def run_sync(
     stop: Stop,
     command: str = "sync",
     on_progress: Callable[[Mapping[str, int]], None] = lambda _counts: None,
+    observers: Sequence[Observer] = (),
 ) -> Summary:
     """Run the job once for these accounts; `command` is what the ledger calls it. Returns what it did."""
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -45,6 +47,7 @@ def run_sync(
         limits=limits,
         command=command,
         on_progress=on_progress,
+        observers=observers,
     )
     return job.run(accounts)
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from etl.sync.latency import Latency
 
+if TYPE_CHECKING:
+    from etl.sync.asking import Asked
+
+SHOWN = 5  # examples, where more would fill a line
 # The outcomes of a claim, in the order of a summary: with what is in hand they add up to the claims.
 OUTCOMES = {
     "done": "done",
@@ -18,6 +24,11 @@ OUTCOMES = {
     "dead": "dead",
     "lost_leases": "taken over by others",
 }
+
+
+def unsettled(counts: Mapping[str, int]) -> int:
+    """How many claims have no outcome: those in a run's hand, or left behind by one that died."""
+    return counts["claimed"] - sum(counts[name] for name in OUTCOMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +49,8 @@ class Summary:
     counts: Counter[str] = field(default_factory=Counter)
     api_down: dict[str, str] = field(default_factory=dict)  # account to reason
     refused: dict[str, str] = field(default_factory=dict)
-    crashes: list[Exception] = field(default_factory=list)
+    crashed: list[Asked] = field(default_factory=list)  # what failed by a fault of our own
+    dead_examples: list[Asked] = field(default_factory=list)  # some of the requests that became dead
     signal: int | None = None
     has_too_many_failures: bool = False  # so many that the run stopped claiming
     rate_wait_seconds: float = 0.0  # how long the run waited for the rate limit
@@ -56,7 +68,7 @@ class Summary:
             return "credentials_refused"
         if self.api_down:
             return "api_down"
-        if self.crashes:
+        if self.crashed:
             return "failed"
         if self.signal is not None:
             return "interrupted"

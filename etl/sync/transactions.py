@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from etl.db.connection import is_worth_repeating
+from etl.db.failures import is_worth_repeating
 
 T = TypeVar("T")
 

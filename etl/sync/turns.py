@@ -18,9 +18,10 @@ from sqlalchemy import Connection, Engine
 from etl.cdr.records import ClaimedRequest
 from etl.db import accounts, request_queue, runs
 from etl.db.accounts import AccountState
-from etl.db.connection import is_bad_value
+from etl.db.failures import is_bad_value
 from etl.settings import Settings
 from etl.sync.desk import Desk, News
+from etl.sync.observing import Settled
 from etl.sync.settling import Verdict, settle, waiting_rules
 from etl.sync.transactions import in_transaction
 from etl.sync.whereabouts import is_alive, this_process
@@ -55,7 +56,9 @@ class Turn:
     exhausted: set[str] = field(default_factory=set)  # accounts of which nothing more is due
     heard: dict[str, AccountState] = field(default_factory=dict)  # from other machines
     told: dict[str, News] = field(default_factory=dict)  # to other machines
-    failed: set[int] = field(default_factory=set)  # requests whose failure counted, by their number
+    settled: list[Settled] = field(default_factory=list)
+    began: float = 0.0  # by the monotonic clock
+    ended: float = 0.0
 
 
 class Turns:
@@ -115,9 +118,10 @@ class Turns:
     ) -> Turn:
         """Settle, claim and count in one transaction; done once, even where the commit's reply is lost."""
         number = self._number = self._number + 1
+        began = self._monotonic()
 
         def work(connection: Connection) -> Turn:
-            turn = Turn()
+            turn = Turn(began=began)
             if verdicts:
                 turn.counts += settle(
                     connection,
@@ -125,7 +129,7 @@ class Turns:
                     run_id=self.run_id,
                     rules=self._rules,
                     chance=self._chance,
-                    on_failure=lambda request: turn.failed.add(request.id),
+                    on_settled=lambda asked, outcome: turn.settled.append(Settled(asked, outcome)),
                 )
             self._tell(connection, turn, desks)
             if rooms:
@@ -141,6 +145,7 @@ class Turns:
             work,
             was_done=lambda connection, _: runs.last_turn(connection, self.run_id) >= number,
         )
+        turn.ended = self._monotonic()
         self._note(turn, desks)
         return turn
 

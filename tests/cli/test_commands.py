@@ -874,6 +874,7 @@ def test_status_tells_of_an_open_breaker_until_the_api_is_back(operator, simulat
     operator.type("sync", CDR_SYNC_TRIES="1")
     during = json.loads(operator.type("status", "--json").stdout)["accounts"][0]
     shown = operator.type("status").stdout
+    probe = operator.type("status", "--max-lag", "0")
     simulator.outage = None
     operator.type("sync")
     after = json.loads(operator.type("status", "--json").stdout)["accounts"][0]
@@ -882,6 +883,8 @@ def test_status_tells_of_an_open_breaker_until_the_api_is_back(operator, simulat
     assert "breaker open since" in shown
     assert "500" in shown
     assert after["breaker"] == "closed"
+    assert probe.exit_code == 1
+    assert "longer than 0:00:00: the API does not work for account 'default' (" in probe.stderr
 
 
 @pytest.mark.parametrize(("max_lag", "code"), [("30m", 1), ("3540", 1), ("2h", 0)])
@@ -923,15 +926,23 @@ def test_runs_lists_the_latest_first_and_shows_one(operator):
     assert latest == listed[:1]
     assert shown == listed[1]
     assert adds_up(shown)
+    assert (shown["unsettled"], shown["held"]) == (0, 0)
     assert shown["command"] == "sync"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)", shown["started_at"])
 
 
-def test_runs_for_people_name_the_outcome(operator):
+def test_runs_for_people_name_the_outcome_and_what_became_of_the_claims(operator):
     operator.type("sync")
+    operator.type("enqueue", "answered-1", "malformed_money-1")
+    operator.type("sync")
+    operator.type("reprocess")
+    idle, worked, reprocessed = operator.type("runs").stdout.splitlines()[:1:-1]
 
-    assert "ok" in operator.type("runs").stdout
+    assert (" ok " in idle, idle.endswith("  0")) == (True, True)
+    assert (" dead_letters " in worked, worked.endswith("  2 = 1 done, 1 dead")) == (True, True)
+    assert reprocessed.endswith("  none, since it asks nothing")
     assert "legs_unchanged" in operator.type("runs", "show", 1).stdout
+    assert operator.type("runs", "show", 2).stdout.endswith("\nClaims: 2 = 1 done, 1 dead\n")
 
 
 def test_no_runs_and_no_requests_are_lists_all_the_same(operator):
@@ -1007,6 +1018,17 @@ def test_a_request_that_nobody_enqueued_is_a_mistake(operator):
 
     assert result.exit_code == 2
     assert "unheard-of" in mistake(result)
+
+
+# demo
+
+
+@pytest.mark.parametrize("until", ["2099-01-01", "2000-12-31T23:59:59Z", "0001-01-01"])
+def test_a_demo_of_days_to_come_or_long_past_is_refused(new_operator, until):
+    result = new_operator.type("demo", "--until", until)
+
+    assert result.exit_code == 2
+    assert "choose an instant of the past, from 2001-01-01 on" in mistake(result)
 
 
 # simulator
@@ -1131,11 +1153,47 @@ def test_a_database_server_that_nobody_listens_at_is_69(operator, scheme, words)
     assert "hunter2" not in result.output
 
 
+EVERYWHERE = [
+    *READING,
+    *WORKING,
+    ("sync", "--dry-run"),
+    ("requests", "retry", "x", "--dry-run"),
+    ("db", "upgrade"),
+    ("db", "downgrade", "0001"),
+    ("db", "current"),
+    ("db", "check"),
+]
+
+
+@pytest.mark.parametrize("words", EVERYWHERE, ids=" ".join)
+def test_an_option_in_the_url_that_the_driver_does_not_know_is_78_on_every_command(operator, words):
+    result = operator.type("--database-url", "postgresql://me@127.0.0.1:9/x?nonsense=1", *words)
+
+    assert result.exit_code == 78
+    assert "database_url" in mistake(result)
+    assert "nonsense" in mistake(result)
+
+
 @pytest.mark.parametrize(
-    "words",
-    [*READING, *WORKING, ("sync", "--dry-run"), ("db", "upgrade"), ("db", "current"), ("db", "check")],
-    ids=" ".join,
+    "url",
+    [
+        "postgresql://me:hunter2@127.0.0.1:9/x?nonsense=hunter2",
+        "postgresql://me:hunter2@127.0.0.1:9/x?read_timeout=soon",
+        "mysql://me:hunter2@127.0.0.1:9/x?nonsense=hunter2",
+        "mysql://me:hunter2@127.0.0.1:9/x?connect_timeout=soon",
+        "sqlite:///{file}?timeout=soon",
+    ],
 )
+def test_what_a_driver_does_not_take_is_78_on_every_database_and_tells_no_password(operator, url):
+    result = operator.type("--database-url", url.format(file=operator.database), "sync")
+
+    assert result.exit_code == 78
+    assert "database_url" in mistake(result)
+    assert "nonsense" in mistake(result) or "soon" in mistake(result)
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize("words", EVERYWHERE, ids=" ".join)
 def test_a_corrupt_database_file_is_69_and_is_left_as_it_is(operator, words):
     operator.database.write_bytes(b"no database at all" * 1_000)
     result = operator.type(*words)

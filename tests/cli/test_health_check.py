@@ -130,6 +130,21 @@ def test_what_is_no_run_pings_nothing(operator, check):
     assert check.pings == []
 
 
+def test_what_somebody_does_by_hand_neither_pings_nor_writes_metrics(operator, check):
+    file = operator.home / "cdr-sync.prom"
+    operator.environment["CDR_SYNC_METRICS_FILE"] = str(file)
+    operator.type("enqueue", "answered-1")
+    results = [operator.type("backfill", "answered-1"), operator.type("reprocess")]
+    by_hand, is_there = check.steps, file.exists()
+    operator.type("sync")
+    option = operator.type("backfill", "answered-1", "--metrics-file", file)
+
+    assert [result.exit_code for result in results] == [0, 0]
+    assert (by_hand, is_there) == ([], False)
+    assert (check.steps, file.exists()) == (["start", "0"], True)
+    assert option.exit_code == 2
+
+
 def test_the_url_may_come_from_a_file_and_have_a_query(operator, check):
     file = operator.home / "ping-url"
     file.write_text(f"{check.url}/?create=1\n")

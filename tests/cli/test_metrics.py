@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from etl.monitoring import textfile
 from etl.monitoring.textfile import replace_file, value_in_file
 
 PROMTOOL = shutil.which("promtool")
@@ -149,10 +149,15 @@ def test_a_reader_never_sees_half_a_file(tmp_path, monkeypatch, is_in_place):
     def look(*_):
         seen.append((path.read_bytes(), [file.name for file in tmp_path.glob("*.prom")]))
 
-    monkeypatch.setattr(Path, "chmod", look)  # is called in the midst of writing
-    if is_in_place:  # the guard taken out: the file itself is written
-        flags = os.O_WRONLY | os.O_TRUNC
-        monkeypatch.setattr(tempfile, "mkstemp", lambda **_: (os.open(path, flags), str(path)))
+    @contextlib.contextmanager
+    def in_place(path, **_):
+        with path.open("wb") as file:
+            yield file
+            look()
+
+    monkeypatch.setattr(os, "fsync", look)  # is called when all is written and nothing renamed
+    if is_in_place:  # the guard taken out
+        monkeypatch.setattr(textfile, "whole_file", in_place)
     replace_file(path, b"new 2\n" * 100)
 
     assert path.read_bytes() == b"new 2\n" * 100

@@ -8,56 +8,14 @@ import re
 import signal
 import sys
 
-import pexpect
 import pytest
-from operators import CONSOLE_SCRIPT, PATIENCE, Operator, wait_until
+from operators import CONSOLE_SCRIPT, Operator, wait_until
+from terminals import Terminal
 
 from etl.simulator import make_request_id
 
 WIDE, USUAL, NARROW = 120, 80, 40
-CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]")
 OUTCOMES = r"(\d[\d,]*) (?:done|empty|not final yet|to be retried|given back|dead|taken over by others)"
-
-
-class Terminal:
-    """A terminal on which one command runs."""
-
-    def __init__(self, operator, words, *, width, **environment):
-        shown = {**operator.whole_environment(**environment)}
-        del shown["COLUMNS"]
-        self.child = pexpect.spawn(
-            words[0],
-            list(words[1:]),
-            env=shown,
-            cwd=str(operator.home),
-            dimensions=(40, width),
-            encoding="utf-8",
-            timeout=PATIENCE,
-        )
-        self.raw = ""
-
-    def wait_for(self, words):
-        self.child.expect(words)
-        self.raw += self.child.before + self.child.after
-
-    def finish(self):
-        self.child.expect(pexpect.EOF)
-        self.raw += self.child.before
-        self.child.close()
-        return self
-
-    @property
-    def code(self):
-        return self.child.exitstatus if self.child.signalstatus is None else -self.child.signalstatus
-
-    @property
-    def text(self):
-        """All that was written, without the control codes; a bar that was painted over is there each time."""
-        return CONTROL.sub("", self.raw)
-
-    @property
-    def lines(self):
-        return [line.rstrip() for line in re.split(r"[\r\n]+", self.text)]
 
 
 @pytest.fixture
@@ -176,7 +134,8 @@ def test_log_lines_are_sentences_on_a_terminal(operator, at_terminal):
 
     assert terminal.code == 65
     assert "error" in line
-    assert "1 request became dead: see `cdr-sync requests list --state dead`." in line
+    assert "1 request became dead, malformed_money-1 (malformed: `cdr[0].rate` " in line
+    assert "see `cdr-sync requests list --state dead`" in line
     assert "{" not in line
     assert len(summary_of(terminal.text)[1]) == 2
 
@@ -359,3 +318,17 @@ def test_the_doctor_colours_its_words_on_a_terminal_unless_nobody_wants_it(at_te
     assert coloured.raw.count("\x1b[32mok") == coloured.text.count("ok  ") == 9
     assert "\x1b" not in plain.raw
     assert [line.split(":")[0] for line in plain.lines] == [line.split(":")[0] for line in coloured.lines]
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_export_tells_its_rows_on_a_terminal_and_keeps_parquet_off_it(at_terminal):
+    file, table, columns = (
+        at_terminal("export", "legs", *options).finish()
+        for options in (("--output", "legs.csv"), (), ("--format", "parquet"))
+    )
+
+    assert file.lines[0] == "0 legs written to legs.csv"
+    assert table.lines[0].startswith("account,request_id,leg,")
+    assert "written" not in table.text
+    assert columns.code == 2
+    assert "Parquet is not for a terminal: add --output FILE" in columns.text

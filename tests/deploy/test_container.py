@@ -78,6 +78,7 @@ def test_it_copies_what_the_wheel_is_made_of_and_nothing_else():
         *PROJECT["project"]["license-files"],
         *build["packages"],
         *build["force-include"],
+        *build["shared-data"],
     }
     ignored, *let_through = text_without_comments(TOP / ".dockerignore").split()
 
@@ -87,10 +88,10 @@ def test_it_copies_what_the_wheel_is_made_of_and_nothing_else():
     assert all((TOP / place).exists() for place in copied)
 
 
-def test_it_installs_the_drivers_of_all_databases():
+def test_it_installs_every_extra_that_a_run_can_need():
     (extras,) = re.findall(r'"\.\[([\w,]+)\]"', PATH.read_text())
 
-    assert {*extras.split(","), "dev"} == set(PROJECT["project"]["optional-dependencies"])
+    assert {*extras.split(","), "dev", "parquet"} == set(PROJECT["project"]["optional-dependencies"])
 
 
 def test_what_it_says_to_type_exists():

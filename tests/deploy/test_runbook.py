@@ -42,7 +42,7 @@ def exit_codes():
         Summary(signal=15),
         Summary(api_down=problem),
         Summary(refused=problem),
-        Summary(crashes=[ValueError()]),
+        Summary(crashed=["a request"]),
         Summary(counts=Counter(dead=1)),
     ]
     assert AlreadyRunningError in family(CdrSyncError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from catalogue import FAULTS
+from ledgers import contradictions
 from proxy import Proxy
 from sites import Site
 
@@ -15,6 +16,7 @@ _INJECTED = pytest.StashKey[dict]()
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "fault(number): injects a fault of the catalogue, for real")
+    config.addinivalue_line("markers", "untrue_ledger(why): claims come or go there that no run counts")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -48,13 +50,15 @@ def note(request):
 
 
 @pytest.fixture
-def site(database_url, engine, simulator, tmp_path, note):
-    """The whole product on each database, with its processes ended when the test is."""
+def site(request, database_url, engine, simulator, tmp_path, note):  # noqa: PLR0917 (fixtures)
+    """The whole product on each database. After the test its processes end, and its ledger adds up."""
     home = tmp_path / "home"
     home.mkdir()
     here = Site(database_url, engine, simulator, home, note)
     yield here
     here.operator.end_processes()
+    if not request.node.get_closest_marker("untrue_ledger"):
+        assert list(contradictions(engine)) == []
 
 
 @pytest.fixture

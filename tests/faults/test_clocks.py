@@ -80,6 +80,7 @@ def past_instants(site):
 
 
 @pytest.mark.fault(30)
+@pytest.mark.untrue_ledger("two claims are put there by hand")
 @pytest.mark.parametrize("offsets", [(3600,), (-3600,), (3600, -3600)], ids=["ahead", "behind", "jumping"])
 def test_a_worker_whose_clock_is_wrong_keeps_to_that_of_the_database(site, clock, offsets):
     before = site.now()

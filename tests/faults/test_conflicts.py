@@ -19,8 +19,9 @@ from systems import System, a_moment, guard
 from etl.cdr.identity import compare_legs
 from etl.cdr.records import Leg
 from etl.db.call_legs import upsert_legs
-from etl.db.connection import is_conflict, open_engine
-from etl.db.request_queue import enqueue_requests
+from etl.db.connection import open_engine
+from etl.db.enqueueing import enqueue_requests
+from etl.db.failures import is_conflict
 from etl.db.tables import call_legs, sync_runs
 
 LEG = Leg(

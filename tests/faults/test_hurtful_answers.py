@@ -114,7 +114,8 @@ def test_bombs_and_bodies_without_end_leave_memory_flat(site):
 
     assert peak < 150
     assert (finished.code, finished.stdout) == (65, "")
-    assert finished.events == ["16 requests became dead: see `cdr-sync requests list --state dead`."]
+    assert len(finished.events) == 1
+    assert re.match(r"16 requests became dead, such as (gzip_bomb|oversize)-\d \(", finished.events[0])
     assert site.states() == {"done": 5, "dead": 16}
     assert kinds_of(dead) == {
         "gzip_bomb": "too_large",

@@ -12,9 +12,9 @@ from operators import finish, wait_until
 from sqlalchemy import exc
 from systems import guard
 
-from etl.db import request_queue
+from etl.db import enqueueing
 from etl.db.connection import sqlite_path
-from etl.db.request_queue import enqueue_requests
+from etl.db.enqueueing import enqueue_requests
 
 ALIKE = (
     "8DI2mXpy2K7q",
@@ -89,8 +89,8 @@ def test_the_same_ids_enqueued_by_two_processes_at_once_are_there_once(site, tmp
 
 @pytest.mark.databases("postgresql", "mariadb")
 def test_negative_control_without_its_last_words_the_slower_of_two_fails(site, monkeypatch):
-    monkeypatch.setattr(request_queue, "unless_known_sql", lambda *_: "")
-    request_queue._enqueue_statement.cache_clear()
+    monkeypatch.setattr(enqueueing, "unless_known_sql", lambda *_: "")
+    enqueueing._enqueue_statement.cache_clear()
     errors = []
 
     def enqueue():
@@ -105,6 +105,6 @@ def test_negative_control_without_its_last_words_the_slower_of_two_fails(site, m
         slower.start()
         wait_until(site.blocked)
     guard(slower.join)
-    request_queue._enqueue_statement.cache_clear()
+    enqueueing._enqueue_statement.cache_clear()
 
     assert len(errors) == 1

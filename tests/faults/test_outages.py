@@ -15,7 +15,8 @@ from etl.db.tables import cdr_requests, sync_runs
 
 REFUSED = (
     "The API does not work for account 'default' (the call to 127.0.0.1 failed: Connection refused). "
-    "Nothing is lost: every request was given back, and the next run tries again."
+    "Nothing is lost: every request was given back, and the next run tries again. "
+    "`cdr-sync status` tells since when."
 )
 FEW = 12  # calls of a run that finds the API down: a row of five, as many on their way, the canary
 

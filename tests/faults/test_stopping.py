@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from operators import finish, wait_until
+from systems import unexplained
 
 from etl.db.tables import cdr_requests, sync_runs
 from etl.sync import job
@@ -14,11 +15,10 @@ from etl.sync import job
 WITHOUT_HANDLER = "import signal; signal.signal = lambda *_: signal.SIG_DFL"
 
 
-def holds_nothing(site, unexplained):
-    """Whether every request is at rest with no claim on it, and the ledger knows what became of each."""
-    rows = site.rows(cdr_requests)
-    at_rest = all(row["state"] != "running" and row["lease_token"] is None for row in rows)
-    return at_rest and [unexplained(run) for run in site.rows(sync_runs)] == [0] * len(site.rows(sync_runs))
+def holds_nothing(site):
+    """Whether every request is at rest with no claim on it, no attempt used, and the ledger knows of each."""
+    at_rest = all(row["state"] != "running" and row["lease_token"] is None for row in site.rows(cdr_requests))
+    return at_rest and site.is_untouched() and {unexplained(run) for run in site.rows(sync_runs)} == {0}
 
 
 def complete(site):
@@ -29,7 +29,7 @@ def complete(site):
 
 
 @pytest.mark.fault(32)
-def test_a_signal_during_calls_lets_them_finish(site, unexplained):
+def test_a_signal_during_calls_lets_them_finish(site):
     site.simulator.latency = 0.3
     site.fill(40)
     process = site.start("sync")
@@ -40,8 +40,7 @@ def test_a_signal_during_calls_lets_them_finish(site, unexplained):
 
     assert (stopped.code, stopped.all) == (143, "")
     assert 0 < done == site.simulator.total_calls < 40
-    assert site.is_untouched()
-    assert holds_nothing(site, unexplained)
+    assert holds_nothing(site)
     assert site.outcomes() == ["interrupted"]
     complete(site)
     assert site.asked_twice() == set()
@@ -49,7 +48,7 @@ def test_a_signal_during_calls_lets_them_finish(site, unexplained):
 
 
 @pytest.mark.fault(32)
-def test_a_signal_during_the_wait_for_another_try_ends_the_wait(site, unexplained):
+def test_a_signal_during_the_wait_for_another_try_ends_the_wait(site):
     site.simulator.outage, site.simulator.retry_after = "rate_limited", 5
     site.fill(40)
     process = site.start("sync", CDR_SYNC_TRIES="100")
@@ -59,23 +58,21 @@ def test_a_signal_during_the_wait_for_another_try_ends_the_wait(site, unexplaine
 
     assert (stopped.code, stopped.all) == (143, "")
     assert site.simulator.total_calls == 3
-    assert site.is_untouched()
-    assert holds_nothing(site, unexplained)
+    assert holds_nothing(site)
     assert site.outcomes() == ["interrupted"]
     complete(site)
     site.report("SIGTERM in a retry's wait: no other try, no attempt used")
 
 
 @pytest.mark.fault(32)
-def test_a_signal_during_the_upsert_lets_it_commit(site, unexplained):
+def test_a_signal_during_the_upsert_lets_it_commit(site):
     site.fill(40)
     stopped = finish(site.start_sabotaged("before-settle-commit", "TERM", "sync"))
     done = site.states()["done"]
 
     assert (stopped.code, stopped.all) == (143, "")
     assert 0 < done == site.simulator.total_calls < 40
-    assert site.is_untouched()
-    assert holds_nothing(site, unexplained)
+    assert holds_nothing(site)
     assert site.outcomes() == ["interrupted"]
     complete(site)
     assert site.asked_twice() == set()
@@ -83,7 +80,7 @@ def test_a_signal_during_the_upsert_lets_it_commit(site, unexplained):
 
 
 @pytest.mark.fault(32)
-def test_after_a_signal_a_silent_api_is_waited_for_until_its_deadline(site, unexplained):
+def test_after_a_signal_a_silent_api_is_waited_for_until_its_deadline(site):
     site.simulator.outage = "stall_headers"
     site.fill(40)
     process = site.start("sync", CDR_SYNC_REQUEST_TIMEOUT="1s", CDR_SYNC_TRIES="100")
@@ -93,8 +90,7 @@ def test_after_a_signal_a_silent_api_is_waited_for_until_its_deadline(site, unex
 
     assert (stopped.code, stopped.all) == (130, "")
     assert site.simulator.total_calls == 3
-    assert site.is_untouched()
-    assert holds_nothing(site, unexplained)
+    assert holds_nothing(site)
     complete(site)
     site.report("SIGINT while the API is silent: given back at the deadline")
 
@@ -114,7 +110,7 @@ def test_without_a_handler_a_signal_leaves_everything_in_hand(site):
 
 
 @pytest.mark.fault(33)
-def test_a_second_signal_gives_everything_back_at_once(site, unexplained):
+def test_a_second_signal_gives_everything_back_at_once(site):
     site.simulator.outage = "stall_headers"
     site.fill(40)
     process = site.start_changed(
@@ -134,17 +130,14 @@ def test_a_second_signal_gives_everything_back_at_once(site, unexplained):
     assert (stopped.code, stopped.all) == (143, "")
     assert site.simulator.total_calls == 1
     assert site.states() == {"pending": 40}
-    assert site.is_untouched()
-    assert holds_nothing(site, unexplained)
+    assert holds_nothing(site)
     assert site.outcomes() == ["interrupted"]
     complete(site)
     site.report("given back at once, no attempt used")
 
 
 @pytest.mark.fault(33)
-def test_somebody_who_keeps_pressing_ctrl_c_disturbs_neither_the_giving_back_nor_the_ledger(
-    site, unexplained
-):
+def test_somebody_who_keeps_pressing_ctrl_c_disturbs_neither_the_giving_back_nor_the_ledger(site):
     site.simulator.outage = "stall_headers"
     site.fill(40)
     process = site.start("sync")
@@ -159,14 +152,13 @@ def test_somebody_who_keeps_pressing_ctrl_c_disturbs_neither_the_giving_back_nor
 
     assert (stopped.code, stopped.all.strip()) == (130, "")
     assert site.states() == {"pending": 40}
-    assert site.is_untouched()
-    assert holds_nothing(site, unexplained)
+    assert holds_nothing(site)
     complete(site)
     site.report("SIGINT again and again: given back, no attempt used")
 
 
 @pytest.mark.fault(34)
-def test_a_process_at_its_time_limit_leaves_quietly_with_nothing_in_hand(site, unexplained):
+def test_a_process_at_its_time_limit_leaves_quietly_with_nothing_in_hand(site):
     site.simulator.latency = 0.1
     site.fill(100)
     limited = site.run("sync", "--time-limit", "0.5s", "--workers", 2)
@@ -174,8 +166,7 @@ def test_a_process_at_its_time_limit_leaves_quietly_with_nothing_in_hand(site, u
 
     assert (limited.code, limited.all) == (0, "")
     assert 0 < done == site.simulator.total_calls < 100
-    assert site.is_untouched()
-    assert holds_nothing(site, unexplained)
+    assert holds_nothing(site)
     assert site.outcomes() == ["ok"]
     complete(site)
     assert site.asked_twice() == set()
@@ -192,7 +183,7 @@ def test_a_process_at_its_time_limit_leaves_quietly_with_nothing_in_hand(site, u
     ],
     ids=["in a retry's wait", "in a call that ends", "in a call that does not"],
 )
-def test_a_time_limit_finds_nothing_held_wherever_it_strikes(site, unexplained, monkeypatch, outage, changes):
+def test_a_time_limit_finds_nothing_held_wherever_it_strikes(site, monkeypatch, outage, changes):
     monkeypatch.setattr(job, "DRAIN_SECONDS", 1.0)
     site.simulator.outage, site.simulator.retry_after = outage, 5
     site.fill(40)
@@ -201,7 +192,6 @@ def test_a_time_limit_finds_nothing_held_wherever_it_strikes(site, unexplained, 
     assert (summary.outcome, summary.exit_code) == ("ok", 0)
     assert site.simulator.total_calls == 3
     assert site.states() == {"pending": 40}
-    assert site.is_untouched()
-    assert holds_nothing(site, unexplained)
+    assert holds_nothing(site)
     complete(site)
     site.report(f"during `{outage}`: given back, no attempt used")

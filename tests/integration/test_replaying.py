@@ -10,8 +10,8 @@ import pytest
 from claims import answered, claim_in, settle_in
 from sqlalchemy import exc
 
+from etl.db.enqueueing import enqueue_requests
 from etl.db.replays import CANCEL, REPLAY, change_requests, marking
-from etl.db.request_queue import enqueue_requests
 from etl.db.selection import Selection
 from etl.db.states import BACKFILL, CANCELLED, DEAD, DONE, EMPTY, LIVE, PENDING, RUNNING
 from etl.db.tables import cdr_requests

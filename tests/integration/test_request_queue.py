@@ -25,7 +25,8 @@ from sqlalchemy import String, event, select, type_coerce
 
 from etl.db.accounts import ensure_account
 from etl.db.connection import open_engine, reading
-from etl.db.request_queue import enqueue_requests, reap_expired
+from etl.db.enqueueing import enqueue_requests
+from etl.db.request_queue import reap_expired
 from etl.db.states import BACKFILL, LIVE
 from etl.db.tables import api_accounts, cdr_requests, cdr_responses, metadata
 from etl.db.types import Instant

@@ -100,11 +100,12 @@ def test_every_call_is_counted():
 
 
 def test_each_call_is_timed_on_its_own_the_ones_that_failed_too():
-    clock = iter([0.0, 30.0, 100.0, 100.25, 200.0, 200.5])
+    clock = iter([0.0, 0.0, 30.0, 100.0, 100.25, 200.0, 200.5, 201.0])
     steps = (CallTimeoutError("t"), Reply(503, b"down"), Reply())
     asked = ask_for(*steps, repeat=up_to(3), monotonic=lambda: next(clock))
 
     assert asked.seconds == [30.0, 0.25, 0.5]
+    assert (asked.began, asked.ended) == (0.0, 201.0)
 
 
 def test_the_last_error_is_what_is_given_back():

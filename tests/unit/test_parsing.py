@@ -368,7 +368,7 @@ def test_what_is_no_instant_of_a_call_is_malformed(sent):
     assert "cdr[0].time`" in problem_of(time=sent)
 
 
-@given(st.datetimes(datetime(2000, 1, 1), datetime(2099, 12, 31)))  # noqa: DTZ001 (made aware below)
+@given(st.datetimes(datetime(2000, 1, 1), datetime(2099, 12, 31)))
 def test_every_millisecond_is_read_exactly(naive):
     instant = naive.replace(microsecond=naive.microsecond // 1000 * 1000, tzinfo=UTC)
     milliseconds = (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)

@@ -128,6 +128,17 @@ def test_a_demo_of_300_ids_shows_every_scenario_of_its_mix():
     assert sum(drawn[name] for name in HEALTHY) > 200
 
 
+def test_the_calls_of_a_week_are_spread_over_all_its_days_and_keep_their_time_of_day():
+    ids = [f"answered-{number}" for number in range(100)]
+    of_a_day, of_a_week = (
+        [legs_of(name, epoch=EPOCH, days=days)[0]["time"] for name in ids] for days in (1, 7)
+    )
+    earlier = [divmod(one - other, 86_400_000) for one, other in zip(of_a_day, of_a_week, strict=True)]
+
+    assert {days for days, _ in earlier} == set(range(7))
+    assert {rest for _, rest in earlier} == {0}
+
+
 @pytest.mark.parametrize("number", range(50))
 def test_ordinary_calls_ended_more_than_an_hour_before_the_epoch_and_within_its_day(number):
     request_id = f"several_b-{number}"

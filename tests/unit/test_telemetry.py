@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from etl.secrecy import Redaction
 from etl.telemetry import Log
 
 SECRET = "s3cr3t-0f-the-account"
@@ -81,7 +82,7 @@ def test_a_field_of_a_line_goes_before_what_was_bound(lines):
 
 
 def test_two_logs_share_nothing(lines):
-    quiet, bound = Log(style="json", secrets=["default"]), Log(style="json", is_verbose=True)
+    quiet, bound = Log(style="json", redaction=Redaction("default")), Log(style="json", is_verbose=True)
     bound.bind(run=7)
     quiet.warning("default")
     bound.info("default")
@@ -113,7 +114,7 @@ def test_text_that_is_not_ascii_stays_readable(capsys):
     ids=["text", "within text", "exception", "list", "tuple", "nested", "key", "bytes"],
 )
 def test_a_secret_in_any_field_is_hidden(capsys, style, value):
-    Log(style=style, secrets=["another", SECRET]).error("refused", field=value, status=404)
+    Log(style=style, redaction=Redaction("another", SECRET)).error("refused", field=value, status=404)
     written = capsys.readouterr().err
 
     assert SECRET not in written
@@ -123,7 +124,7 @@ def test_a_secret_in_any_field_is_hidden(capsys, style, value):
 
 
 def test_a_secret_in_the_message_or_bound_is_hidden(capsys):
-    log = Log(style="json", secrets=[SECRET])
+    log = Log(style="json", redaction=Redaction(SECRET))
     log.bind(url=f"https://api/?secret={SECRET}")
     log.error(f"refused: {SECRET} and again {SECRET}")
     written = capsys.readouterr().err
@@ -133,7 +134,7 @@ def test_a_secret_in_the_message_or_bound_is_hidden(capsys):
 
 
 def test_a_secret_that_another_begins_with_leaves_nothing_of_the_longer(capsys):
-    Log(style="json", secrets=["abc-1", "abc-123456"]).error("sent abc-123456 and abc-1")
+    Log(style="json", redaction=Redaction("abc-1", "abc-123456")).error("sent abc-123456 and abc-1")
     written = capsys.readouterr().err
 
     assert "23456" not in written
@@ -141,20 +142,21 @@ def test_a_secret_that_another_begins_with_leaves_nothing_of_the_longer(capsys):
 
 
 def test_a_secret_with_quotes_is_hidden_too(capsys):
-    Log(style="json", secrets=['a"b\\c']).error('sent a"b\\c')
+    Log(style="json", redaction=Redaction('a"b\\c')).error('sent a"b\\c')
 
     assert json.loads(capsys.readouterr().err)["event"] == "sent [secret]"
 
 
 def test_no_secret_hides_nothing(lines):
-    Log(style="json", secrets=["", ""]).error("all of it")
+    Log(style="json", redaction=Redaction("", "")).error("all of it")
 
     assert lines()[0]["event"] == "all of it"
 
 
 def test_the_log_library_is_loaded_with_the_first_line_that_is_written():
     code = (
-        "import sys; from etl.telemetry import Log; log = Log(secrets=['x']); log.bind(run=1);"
+        "import sys; from etl.secrecy import Redaction; from etl.telemetry import Log;"
+        "log = Log(redaction=Redaction('x')); log.bind(run=1);"
         "log.info('quiet'); print('structlog' in sys.modules);"
         "log.warning('heard'); print('structlog' in sys.modules)"
     )

@@ -1,0 +1,36 @@
+-- A role for who watches the job, such as Grafana's dashboard of its health: queue, runs and breakers, without the
+-- tokens of claims and without anybody's number. Run it as the owner of the database and of its tables, who has
+-- CREATEROLE, or as a superuser:
+--
+--   psql -X -v ON_ERROR_STOP=1 -v monitor=cdr_monitor -f deploy/sql/monitor-postgresql.sql postgresql://OWNER@HOST/cdr
+--
+-- Then give it a password with psql's \password cdr_monitor, which sends no plain text. Run this file again after
+-- each `cdr-sync db upgrade`. Run twice, it changes nothing.
+
+\if :{?monitor}
+\else
+    \set monitor cdr_monitor
+\endif
+
+BEGIN;
+
+SELECT format('CREATE ROLE %I LOGIN CONNECTION LIMIT 10', :'monitor')
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'monitor') \gexec
+
+SELECT current_database() AS database, relnamespace::regnamespace::text AS schema
+FROM pg_class WHERE oid = 'call_legs'::regclass \gset
+
+REVOKE ALL ON ALL TABLES IN SCHEMA :schema FROM :"monitor";
+GRANT CONNECT ON DATABASE :"database" TO :"monitor";
+GRANT USAGE ON SCHEMA :schema TO :"monitor";
+GRANT SELECT ON sync_coverage, sync_runs TO :"monitor";
+GRANT SELECT (account, state, run_after, lease_until, last_error_kind) ON cdr_requests TO :"monitor";
+GRANT SELECT (account, breaker_opened_at, breaker_reason, paused_until) ON api_accounts TO :"monitor";
+GRANT SELECT (account, request_id, call_time) ON call_legs TO :"monitor";
+GRANT SELECT (account, request_id, check_name) ON data_quality TO :"monitor";
+
+ALTER ROLE :"monitor" IN DATABASE :"database" SET default_transaction_read_only = on;
+ALTER ROLE :"monitor" IN DATABASE :"database" SET statement_timeout = '1min';
+ALTER ROLE :"monitor" IN DATABASE :"database" SET idle_in_transaction_session_timeout = '1min';
+
+COMMIT;

@@ -1,0 +1,107 @@
+"""`cdr-sync report`: the calls of a period as one HTML file, or as bars in the terminal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from etl.cli.app import App, pass_app
+from etl.cli.options import file_option
+from etl.cli.output import counted, output_to
+from etl.errors import UsageError
+
+if TYPE_CHECKING:
+    from etl.report.reading import Report
+
+_NEEDED = ("jinja2", "markupsafe", "matplotlib")
+
+
+class _LocalInstant(click.ParamType[datetime]):
+    """A day or an instant of ISO 8601, in the report's zone where it names none."""
+
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read it, or say what is wrong."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            return datetime.fromisoformat(value.strip())
+        except ValueError:
+            self.fail(f"{value!r} is no instant: write 2026-11-01, or 2026-11-01T12:30", param, ctx)
+
+
+_INSTANT = _LocalInstant()
+
+
+@click.command("report")
+@click.option("--since", type=_INSTANT, metavar="T", help="Only calls that began at this instant or later.")
+@click.option("--until", type=_INSTANT, metavar="T", help="Only calls that began before this instant.")
+@click.option(
+    "--tz",
+    "zone_name",
+    metavar="ZONE",
+    default="UTC",
+    show_default=True,
+    help="Time zone whose days and hours count, such as Asia/Kolkata.",
+)
+@file_option("--output", help_text="Write a page of HTML into FILE, whole or not at all.")
+@click.option(
+    "--mask", is_flag=True, help="Hide phone numbers and agent IDs, but for the country and two digits."
+)
+@pass_app
+def command(
+    app: App,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    zone_name: str,
+    output: str | None,
+    mask: bool,
+) -> None:
+    """Report on the calls of a period: coverage, answer rates, talk time, spend, balance, odd data.
+
+    With --output it is one HTML file with plots that needs nothing else, on screen, phone or paper; without,
+    it is bars in the terminal. Alone it tells the last 30 whole days, with --since alone all until now, with
+    --until alone the 30 days before. Times without a zone of their own are in --tz, and a period holds its
+    beginning and not its end. Money stays apart by account, since each has its own currency.
+    """
+    render_page = None if output is None else _renderer()
+    from etl.report.reading import read_report  # noqa: PLC0415
+
+    report = read_report(
+        app.engine(creates=False),
+        since,
+        until,
+        zone_name=zone_name,
+        region=app.settings.default_region,
+        is_masked=mask,
+    )
+    if output is None or render_page is None:
+        from etl.report.terminal import print_report  # noqa: PLC0415
+
+        print_report(report)
+        return
+    page = render_page(report).encode()
+    with output_to(output) as file:
+        file.write(page)
+    click.echo(f"{output}: {counted(report.traffic.all.calls, 'call')}, {len(page) / 1e6:.2f} MB", err=True)
+
+
+def _renderer() -> Callable[[Report], str]:
+    # Matplotlib warns where it cannot write its cache, as a job under systemd or cron often cannot.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    try:
+        from etl.report.page import render_page  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _NEEDED:
+            raise
+        raise UsageError(
+            f"--output needs {error.name}: run `pip install 'piopiy-cdr-sync[report]'`, or leave "
+            "--output out for bars in the terminal"
+        ) from None
+    return render_page

@@ -1,0 +1,212 @@
+"""The calls of a period, and how complete they are: what a report is made of.
+
+Everything is read in one snapshot, and what is long in one pass with flat memory, so that whoever adds it up
+can do so by the days of any time zone, which no two databases reckon alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    and_,
+    case,
+    column,
+    func,
+    select,
+    table,
+)
+
+from etl.db.connection import reading
+from etl.db.states import PENDING, RUNNING
+from etl.db.tables import call_legs, cdr_requests
+from etl.db.types import Instant, Money
+
+_ROWS_AT_ONCE = 2_000
+_leg = call_legs.c
+_request = cdr_requests.c
+_calls = table(
+    "calls",
+    column("account"),
+    column("request_id"),
+    column("call_time", Instant),
+    column("b_leg_count"),
+    column("leg_count"),
+    column("a_to"),
+    column("b_to"),
+    column("a_status"),
+    column("b_status"),
+    column("a_duration_seconds"),
+    column("b_duration_seconds"),
+    column("to_country"),
+    column("answered"),
+    column("talk_seconds"),
+    column("billed_rate_total", Money),
+    column("legs_without_rate"),
+)
+_data_quality = table(
+    "data_quality",
+    column("check_name"),
+    column("account"),
+    column("request_id"),
+    column("leg"),
+    column("detail"),
+)
+
+
+class Call(NamedTuple):
+    """One row of the view `calls`, as far as a report looks at it."""
+
+    account: str
+    request_id: str
+    call_time: datetime
+    b_leg_count: int
+    leg_count: int
+    a_to: str | None
+    b_to: str | None
+    a_status: str | None
+    b_status: str | None
+    a_duration_seconds: int | None
+    b_duration_seconds: int | None
+    to_country: str | None
+    answered: bool
+    talk_seconds: int
+    billed_rate_total: Decimal | None
+    legs_without_rate: int
+
+
+class BalanceLeg(NamedTuple):
+    """A leg as a mark on the account's balance, which it left behind at its end."""
+
+    account: str
+    call_time: datetime
+    duration_seconds: int | None
+    balance: Decimal | None
+
+
+class Finding(NamedTuple):
+    """One row of the view `data_quality`."""
+
+    check_name: str
+    account: str
+    request_id: str
+    leg: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCount:
+    """How many requests of an account are in a state."""
+
+    account: str
+    state: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The requests of an account that are not finished yet, whenever they were enqueued."""
+
+    account: str
+    count: int
+    since: datetime  # the earliest enqueued_at
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A connection whose statements all see the database as it was at the first of them."""
+    with reading(engine) as connection:
+        if engine.dialect.name != "sqlite":  # where every transaction is a snapshot
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
+def stream_calls(connection: Connection, since: datetime, until: datetime) -> Iterator[Call]:
+    """The calls that began in a period, half-open, in no order."""
+    at = _calls.c.call_time
+    yield from map(Call._make, _streamed(connection, select(_calls).where(at >= since, at < until)))
+
+
+def stream_balance_legs(connection: Connection, since: datetime, until: datetime) -> Iterator[BalanceLeg]:
+    """The legs that began in a period, each account's together, in the order of their beginning."""
+    columns = (_leg.account, _leg.call_time, _leg.duration_seconds, _leg.balance)
+    legs = select(*columns).where(_leg.missing_since.is_(None), _began(since, until))
+    yield from map(BalanceLeg._make, _streamed(connection, legs.order_by(_leg.account, _leg.call_time)))
+
+
+def stream_findings(connection: Connection, since: datetime, until: datetime) -> Iterator[Finding]:
+    """What is odd about the calls that began in a period, in the order of checks and requests."""
+    # A call begins with the earliest of the legs that it has; with the earliest of all where none is left.
+    present = func.min(case((_leg.missing_since.is_(None), _leg.call_time)), type_=Instant)
+    began = func.coalesce(present, func.min(_leg.call_time), type_=Instant)
+    calls = (
+        select(_leg.account, _leg.request_id)
+        .group_by(_leg.account, _leg.request_id)
+        .having(and_(began >= since, began < until))
+        .subquery()
+    )
+    column_ = _data_quality.c
+    findings = select(_data_quality).join(
+        calls, and_(calls.c.account == column_.account, calls.c.request_id == column_.request_id)
+    )
+    order = (column_.check_name, column_.account, column_.request_id, column_.leg, column_.detail)
+    yield from map(Finding._make, _streamed(connection, findings.order_by(*order)))
+
+
+def count_missing_legs(connection: Connection, since: datetime, until: datetime) -> int:
+    """How many legs of a period a later answer no longer held: the views leave them out."""
+    legs = select(func.count()).where(_leg.missing_since.is_not(None), _began(since, until))
+    return connection.scalar(legs) or 0
+
+
+def count_requests(connection: Connection, since: datetime, until: datetime) -> list[RequestCount]:
+    """The requests that were enqueued in a period, by account and state."""
+    at = _request.enqueued_at
+    counted = (
+        select(_request.account, _request.state, func.count())
+        .where(at >= since, at < until)
+        .group_by(_request.account, _request.state)
+        .order_by(_request.account, _request.state)
+    )
+    return [RequestCount(*row) for row in connection.execute(counted)]
+
+
+def list_waiting(connection: Connection) -> list[Waiting]:
+    """The accounts of which requests wait: all that were enqueued before `since` are finished."""
+    waiting = (
+        select(_request.account, func.count(), func.min(_request.enqueued_at))
+        .where(_request.state.in_((PENDING, RUNNING)))
+        .group_by(_request.account)
+        .order_by(_request.account)
+    )
+    return [Waiting(*row) for row in connection.execute(waiting)]
+
+
+def last_enqueued_at(connection: Connection) -> datetime | None:
+    """When the latest request arrived; None where there never was one."""
+    latest: datetime | None = connection.scalar(select(func.max(_request.enqueued_at)))
+    return latest
+
+
+def last_change_at(connection: Connection) -> datetime | None:
+    """When anything about requests or legs changed last: the instant whose state a report tells."""
+    changes = (connection.scalar(select(func.max(at))) for at in (_request.updated_at, _leg.updated_at))
+    return max((at for at in changes if at is not None), default=None)
+
+
+def _began(since: datetime, until: datetime) -> ColumnElement[bool]:
+    return and_(_leg.call_time >= since, _leg.call_time < until)
+
+
+def _streamed(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Any]]:
+    with connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
+        yield from rows.tuples()

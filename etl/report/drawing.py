@@ -1,0 +1,196 @@
+"""The plots of a report, as SVG that takes its colours from the page: readable in the light and in the dark.
+
+Matplotlib draws with colours that stand for the page's CSS variables, and those replace them afterwards.
+Text stays text, so that it can be selected and needs no font; the same figures give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
+
+from etl.report.balances import Balance
+from etl.report.figures import Tally
+from etl.report.period import Period
+
+_WIDTH = 5.0  # inches, of 72 units each: what a phone shows without making it smaller
+# Colours that nothing else has, and the CSS variables that they stand for.
+_INK, _PAPER, _GRID = "#010101", "#010102", "#010103"
+SERIES = ("#010110", "#010111", "#010112", "#010113", "#010114", "#010115")
+_REST = "#010116"
+_VARIABLES = {
+    _INK: "currentColor",
+    _PAPER: "var(--paper)",
+    _GRID: "var(--grid)",
+    **{colour: f"var(--series-{n})" for n, colour in enumerate(SERIES, start=1)},
+    _REST: "var(--rest)",
+}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cdr-sync",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same measures on every machine
+    "font.size": 9.5,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.facecolor": "none",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "figure.facecolor": "none",
+    "patch.edgecolor": _PAPER,
+    "patch.force_edgecolor": True,
+    "patch.linewidth": 0.4,
+    "timezone": "UTC",
+}
+
+
+@contextmanager
+def _figure(height: float, rows: int = 1) -> Iterator[tuple[Figure, Any]]:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        yield figure, figure.subplots(rows, 1, sharex=rows > 1)
+
+
+def draw_hours(hours: Mapping[str, Sequence[int]]) -> str:
+    """Calls by hour of the day, stacked by status.
+
+    Args:
+        hours: by status, the number of calls in each of the 24 hours; the status "" is all others.
+    """
+    with _figure(2.9) as (figure, axes):
+        _stack(axes, range(24), hours, width=0.9)
+        axes.set_xticks(range(0, 24, 3), [f"{hour:02d}" for hour in range(0, 24, 3)])
+        axes.set_xlabel("hour of the day")
+        _count(axes, "calls")
+        return _svg(figure, "hours")
+
+
+def draw_days(days: Mapping[date, Tally], period: Period) -> str:
+    """Calls by day, and below them the share that was answered; a day without calls has none."""
+    with _figure(3.6, rows=2) as (figure, (attempts, rate)):
+        dates = list(days)
+        attempts.bar(dates, [tally.calls for tally in days.values()], width=_bar(period), facecolor=SERIES[0])
+        _count(attempts, "calls")
+        shares = [tally.answer_rate for tally in days.values()]
+        rate.plot(dates, [float("nan") if one is None else 100 * one for one in shares],
+                  color=SERIES[1], marker="o", markersize=2.5, linewidth=1.2)  # fmt: skip
+        rate.set_ylim(0, 100)
+        rate.set_ylabel("answered, %")
+        _dates(rate)
+        return _svg(figure, "days")
+
+
+def draw_classes(labels: Sequence[str], counts: Sequence[int]) -> str:
+    """Answered calls by talk time."""
+    with _figure(2.7) as (figure, axes):
+        places = range(len(labels))
+        axes.barh(places, counts, facecolor=SERIES[0], height=0.8)
+        axes.set_yticks(places, labels)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.grid(visible=True, axis="x")
+        axes.set_xlabel("answered calls")
+        axes.set_xlim(0, max(1, *counts) * 1.12)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        for place, count in zip(places, counts, strict=True):
+            axes.annotate(
+                f"{count:,}", (count, place), (3, 0), textcoords="offset points", va="center", size=8
+            )
+        return _svg(figure, "classes")
+
+
+def draw_spend(spend: Mapping[date, Mapping[str, Decimal | None]], period: Period, name: str) -> str:
+    """An account's billed rates by day, stacked by destination; "" is all others."""
+    with _figure(3.0) as (figure, axes):
+        countries = list(next(iter(spend.values()), {}))
+        series = {
+            country: [float(of_day[country] or 0) for of_day in spend.values()] for country in countries
+        }
+        _stack(axes, list(spend), series, width=_bar(period))
+        axes.set_ylabel("billed rate, account's currency")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(_short))
+        _dates(axes)
+        return _svg(figure, name)
+
+
+def draw_balance(balance: Balance, period: Period, name: str) -> str:
+    """How an account's balance went, with a triangle at each top-up."""
+    with _figure(2.7) as (figure, axes):
+        points = [balance.curve[slot] for slot in sorted(balance.curve)]
+        at = [instant.replace(tzinfo=None) for instant, _ in points]  # the zone's own clock
+        axes.plot(at, [float(amount) for _, amount in points], drawstyle="steps-post", color=SERIES[0],
+                  linewidth=1.2)  # fmt: skip
+        if balance.largest_top_ups:
+            axes.plot([one.at.replace(tzinfo=None) for one in balance.largest_top_ups],
+                      [float(one.after) for one in balance.largest_top_ups],
+                      "^", color=SERIES[1], markersize=6)  # fmt: skip
+        if not period.is_by_month:
+            axes.set_xlim(period.since.replace(tzinfo=None), period.until.replace(tzinfo=None))
+        axes.set_ylabel("balance")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(_short))
+        _dates(axes)
+        return _svg(figure, name)
+
+
+def _stack(axes: Axes, places: Any, series: Mapping[str, Sequence[float]], *, width: float) -> None:
+    bottom = [0.0] * len(places)
+    for number, (label, values) in enumerate(series.items()):
+        colour = SERIES[number] if label and number < len(SERIES) else _REST
+        axes.bar(places, values, bottom=bottom, width=width, facecolor=colour)
+        bottom = [low + value for low, value in zip(bottom, values, strict=True)]
+
+
+def _count(axes: Axes, label: str) -> None:
+    axes.set_ylabel(label)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def _dates(axes: Axes) -> None:
+    locator = AutoDateLocator(minticks=3, maxticks=6)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+
+
+def _bar(period: Period) -> float:
+    return 26.0 if period.is_by_month else 0.9  # days
+
+
+def _short(value: float, _position: object = None) -> str:
+    return f"{value:,.10g}"
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an element of a page: IDs of its own, the page's colours and font, and no more."""
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    FigureCanvasSVG(figure).print_svg(text, metadata=nothing)
+    svg = " ".join(text.getvalue().split())
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<defs> <style .*?</style> </defs>|font-family: [^;]*; ", "", svg)
+    svg = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub("#0101[01][0-9]", lambda found: _VARIABLES[found[0]], svg)
+    return re.sub(r'^<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)

@@ -1,0 +1,118 @@
+"""The period of a report: half-open, with the days of a time zone."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from etl.errors import UsageError
+
+_DEFAULT_DAYS = 30
+_MOST_DAYS = 100  # of a report by day; a longer period is told by month
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `since` up to, and without, `until`; both aware, in `zone`."""
+
+    since: datetime
+    until: datetime
+    zone: tzinfo
+    zone_name: str
+
+    @property
+    def is_by_month(self) -> bool:
+        """Whether it is so long that months say more than days."""
+        return self.until - self.since > timedelta(days=_MOST_DAYS)
+
+    def day_of(self, instant: datetime) -> date:
+        """The day of an instant in this zone; of a long period, the first day of its month."""
+        day = instant.astimezone(self.zone).date()
+        return day.replace(day=1) if self.is_by_month else day
+
+    def days(self) -> Iterator[date]:
+        """Every day of the period, or every month of a long one."""
+        day, last = self.day_of(self.since), (self.until - timedelta(microseconds=1)).astimezone(self.zone)
+        while day <= last.date():
+            yield day
+            if self.is_by_month:
+                if (day.year, day.month) == (9999, 12):
+                    return
+                day = date(day.year + day.month // 12, day.month % 12 + 1, 1)
+            else:
+                day += timedelta(days=1)
+
+
+def read_zone(name: str) -> tzinfo:
+    """The time zone of an IANA name.
+
+    Raises:
+        UsageError: there is none; the message names those that are spelled alike.
+    """
+    if name.upper() in ("UTC", "Z"):
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UsageError(f"--tz: there is no time zone {name!r}: {_hint(name)}") from None
+
+
+def _hint(name: str) -> str:
+    known = {zone.casefold(): zone for zone in available_timezones()}
+    if not known:
+        return "this machine knows none but UTC; `pip install tzdata` brings them"
+    city = {zone.rpartition("/")[2]: full for zone, full in known.items()}
+    wanted = name.casefold().replace(" ", "_")
+    alike = [known[one] for one in difflib.get_close_matches(wanted, known)]
+    alike += [city[one] for one in difflib.get_close_matches(wanted.rpartition("/")[2], city)]
+    if alike:
+        return f"did you mean {' or '.join(dict.fromkeys(alike[:3]))}?"
+    return "write an IANA name such as Asia/Kolkata or Europe/Berlin"
+
+
+def chosen_period(
+    since: datetime | None, until: datetime | None, *, zone: tzinfo, zone_name: str, now: datetime
+) -> Period:
+    """The period that was asked for: by default the last 30 whole days, or from `since` until now.
+
+    Args:
+        since: its beginning; in `zone` where it has no zone of its own.
+        until: its end, likewise.
+        zone: whose days count.
+        zone_name: what that zone is called.
+        now: the present instant, aware.
+
+    Raises:
+        UsageError: it ends before it begins.
+    """
+    end = now if until is None else until
+    if since is None and until is None:
+        end = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    end = _in_zone(end, zone)
+    begin = _in_zone(_days_before(end) if since is None else since, zone)
+    if begin.astimezone(UTC) >= end.astimezone(UTC):
+        said = "now" if since is not None and until is None else f"{end:%Y-%m-%d %H:%M}"
+        raise UsageError(
+            f"--since {begin:%Y-%m-%d %H:%M} is not before --until ({said}): swap or change them"
+        )
+    return Period(begin, end, zone, zone_name)
+
+
+def _days_before(end: datetime) -> datetime:
+    """The default beginning: on the wall's clock, where each day has 24 hours, so that midnight stays it."""
+    ordinal = end.toordinal() - _DEFAULT_DAYS
+    if ordinal < 1:
+        raise UsageError(f"--until {end:%Y-%m-%d}: 30 days before lies beyond the years 1 to 9999")
+    return datetime.combine(date.fromordinal(ordinal), end.time())
+
+
+def _in_zone(instant: datetime, zone: tzinfo) -> datetime:
+    """An instant in a zone; one without any is the first of that name there."""
+    aware = instant.replace(tzinfo=zone, fold=0) if instant.tzinfo is None else instant
+    try:
+        return aware.astimezone(UTC).astimezone(zone)  # an hour that a clock skipped becomes one that was
+    except OverflowError:
+        raise UsageError(f"{instant:%Y-%m-%d} lies beyond the years 1 to 9999") from None

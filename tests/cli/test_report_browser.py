@@ -1,0 +1,145 @@
+"""The report's page in a real browser: on a desk and on a phone, in the light and in the dark, offline."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from browser import browser  # noqa: F401 (a fixture)
+from months import fill_month
+from operators import Operator
+
+from etl.db.connection import open_engine
+
+pytestmark = pytest.mark.heavy
+PHONE, DESK = 380, 1280
+# The least contrast of a text with what lies behind it, and the text; layers of colour are mixed as painted.
+CONTRAST = """
+const parse = text => {
+  const parts = text.match(/[\\d.]+/g).map(Number);
+  return text.startsWith('color(srgb') ? [...parts.slice(0, 3).map(x => x * 255), parts[3] ?? 1]
+    : [...parts.slice(0, 3), parts[3] ?? 1];
+};
+const over = (top, below) => top.slice(0, 3).map((part, n) => part * top[3] + below[n] * (1 - top[3]));
+const light = colour => {
+  const [r, g, b] = colour.map(x => x / 255).map(x => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4);
+  return .2126 * r + .7152 * g + .0722 * b;
+};
+let worst = [99, ''];
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+for (let node; node = walker.nextNode();) {
+  const element = node.parentElement;
+  if (!node.textContent.trim() || !element.checkVisibility()) continue;
+  const layers = [];
+  for (let one = element; one; one = one.parentElement)
+    layers.push(parse(getComputedStyle(one).backgroundColor));
+  const behind = layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255]);
+  const style = getComputedStyle(element);
+  const ink = over(parse(element.closest('svg') ? style.fill : style.color), behind);
+  const [high, low] = [light(ink), light(behind)].sort((a, b) => b - a);
+  const contrast = (high + .05) / (low + .05);
+  if (contrast < worst[0]) worst = [contrast, node.textContent.trim()];
+}
+return worst;
+"""
+SERIES = """
+return [...document.querySelectorAll('section path')].filter(one => !one.closest('defs'))
+  .map(one => getComputedStyle(one))
+  .filter(one => one.fill !== 'none').map(one => one.fill).filter((one, n, all) => all.indexOf(one) === n);
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page on two accounts, as a file."""
+    home = tmp_path_factory.mktemp("reports")
+    someone = Operator(home)
+    assert someone.type("enqueue", "answered-1").exit_code == 0
+    engine = open_engine(f"sqlite:///{someone.database}")
+    fill_month(engine, 600)
+    engine.dispose()
+    path = home / "report.html"
+    words = ("--since", "2026-10-01", "--until", "2026-11-01", "--tz", "Asia/Kolkata", "--output", path)
+    assert someone.type("report", *words).exit_code == 0
+    return path
+
+
+@pytest.fixture
+def look(browser, page):  # noqa: F811 (the fixture)
+    """Open the page with a window of some width, in a scheme of colours, with no network; all unfolded."""
+
+    def opened(width, scheme, *, unfolds=True):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < DESK}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        scheme = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
+        browser.execute_cdp_cmd("Network.enable", {})
+        offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+        browser.get(page.as_uri())
+        if unfolds:
+            browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
+        return browser
+
+    return opened
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_it_fits_is_read_easily_and_asks_for_nothing(look, width, scheme):
+    window = look(width, scheme)
+    wide = window.execute_script("return document.documentElement.scrollWidth")
+    contrast, text = window.execute_script(CONTRAST)
+    loaded = window.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
+    drawn = window.execute_script(
+        "return [...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect().height)"
+    )
+
+    assert wide <= width
+    assert contrast >= 4.5, text
+    assert [name for name in loaded if not name.startswith("data:")] == []
+    assert window.get_log("browser") == []
+    assert len(drawn) == 7
+    assert min(drawn) > 100
+
+
+def test_text_in_plots_is_large_enough_on_a_phone(look):
+    sizes = look(PHONE, "light").execute_script(
+        "return [...document.querySelectorAll('svg text')].map(one => one.getBoundingClientRect())"
+        ".map(box => Math.min(box.width, box.height))"
+    )
+
+    assert min(size for size in sizes if size) >= 4  # a digit is half as wide as it is high
+
+
+def test_plots_take_their_colours_from_the_scheme(look):
+    light, dark = (set(look(DESK, scheme).execute_script(SERIES)) for scheme in ("light", "dark"))
+
+    assert len(light) >= 6
+    assert light.isdisjoint(dark)
+
+
+def test_what_is_too_dim_or_too_wide_is_noticed(look):
+    window = look(PHONE, "dark")
+    window.execute_script(
+        "document.querySelector('h1').style.color = '#444';"
+        "document.querySelector('.lead').style.width = '900px'"
+    )
+
+    assert window.execute_script(CONTRAST)[0] < 4.5
+    assert window.execute_script("return document.documentElement.scrollWidth") > PHONE
+
+
+def test_on_paper_what_is_folded_is_unfolded(look):
+    window = look(DESK, "dark", unfolds=False)
+    window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    folded = window.execute_script(
+        "return [...document.querySelectorAll('details table')]"
+        ".map(one => one.getBoundingClientRect().height)"
+    )
+    colour = window.execute_script("return getComputedStyle(document.body).color")
+    paper = window.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"]
+
+    assert min(folded) > 20
+    assert colour == "rgb(27, 30, 33)"
+    assert base64.b64decode(paper).startswith(b"%PDF")

@@ -1,0 +1,18 @@
+"""Clocks that are wrong, for whole processes: libfaketime deceives all that they link to, SQLite included."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+# Of Debian's package `libfaketime`.
+LIBFAKETIME = Path(f"/usr/lib/{platform.machine()}-linux-gnu/faketime/libfaketime.so.1")
+
+
+def shifted(seconds: float) -> dict[str, str]:
+    """The environment of a process whose clock is off by so many seconds; its durations are right."""
+    return {
+        "LD_PRELOAD": str(LIBFAKETIME),
+        "FAKETIME": f"{seconds:+f}",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }

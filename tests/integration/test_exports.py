@@ -1,0 +1,268 @@
+"""Exports on every database: the same rows in the same order, one snapshot, exact values, flat memory."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+
+import duckdb
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from operators import PATIENCE
+from sqlalchemy import delete, text
+
+from etl.db.connection import open_engine, reading
+from etl.db.exports import Field, Portion, fields_of, stream_rows
+from etl.db.tables import call_legs
+from etl.db.views import calls
+from etl.export.csv_text import CsvWriter, stored_text
+from etl.export.parquet import ParquetWriter
+
+NOON = datetime(2026, 2, 3, 12, tzinfo=UTC)
+MANY = 100_000
+LEG = {
+    "account": "default",
+    "request_id": "one",
+    "leg": "a",
+    "to_number": "+914471000000",
+    "call_time": NOON,
+    "occurrence": 1,
+    "from_number": "0447",
+    "to_country": "IN",
+    "duration_seconds": 60,
+    "rate": Decimal("0.39"),
+    "balance": Decimal("-1134.750000000001"),
+    "direction": "=cmd",
+    "status": "answered",
+    "extra": {"b": 1, "a": "ü"},
+    "revision": 1,
+}
+
+
+def store(engine, *legs):
+    with engine.begin() as connection:
+        for leg in legs:
+            connection.execute(call_legs.insert(), {**LEG, **leg})
+
+
+def rows_of(engine, subject="legs", portion=None):
+    with (
+        reading(engine) as connection,
+        closing(stream_rows(connection, subject, portion or Portion())) as lots,
+    ):
+        return [dict(row._mapping) for lot in lots for row in lot]
+
+
+def export(engine, writer, subject="legs"):
+    with reading(engine) as connection, closing(stream_rows(connection, subject, Portion())) as lots:
+        for lot in lots:
+            writer.write(lot)
+    writer.finish()
+
+
+def test_rows_come_in_the_order_of_time_and_of_their_key(engine):
+    later = NOON + timedelta(seconds=1)
+    store(
+        engine,
+        {"request_id": "b", "call_time": later},
+        {"request_id": "b", "occurrence": 2},
+        {"request_id": "b"},
+        {"request_id": "a", "leg": "b"},
+        {"request_id": "a", "leg": "a", "to_number": "9"},
+        {"request_id": "B"},
+        {"request_id": "z", "account": "a"},
+    )
+    order = ("account", "request_id", "leg", "occurrence")
+    legs = [tuple(row[name] for name in order) for row in rows_of(engine)]
+
+    assert legs == [
+        ("a", "z", "a", 1),
+        ("default", "B", "a", 1),
+        ("default", "a", "a", 1),
+        ("default", "a", "b", 1),
+        ("default", "b", "a", 1),
+        ("default", "b", "a", 2),
+        ("default", "b", "a", 1),
+    ]
+    assert [row["request_id"] for row in rows_of(engine, "calls")] == ["z", "B", "a", "b"]
+
+
+@pytest.mark.parametrize("subject", ["legs", "calls"])
+def test_a_period_is_half_open_so_that_periods_follow_one_another(engine, subject):
+    ends = (NOON, NOON + timedelta(microseconds=1), NOON + timedelta(days=1))
+    store(engine, *({"request_id": f"r{n}", "call_time": end} for n, end in enumerate(ends)))
+
+    def ids(**bounds):
+        return [row["request_id"] for row in rows_of(engine, subject, Portion(**bounds))]
+
+    assert ids(since=ends[0], until=ends[1]) == ["r0"]
+    assert ids(since=ends[1], until=ends[2]) == ["r1"]
+    assert ids(since=ends[2]) == ["r2"]
+    assert ids(until=ends[0]) == ids(account="nobody") == []
+
+
+def test_an_export_sees_the_data_as_they_were_when_it_began(engine, database_url):
+    store(engine, *({"request_id": f"r{n:04}"} for n in range(2_500)))
+    writer = open_engine(database_url)
+    with reading(engine) as connection, closing(stream_rows(connection, "legs", Portion())) as lots:
+        first = next(lots)
+        with writer.begin() as other:
+            other.execute(delete(call_legs))
+            other.execute(call_legs.insert(), {**LEG, "request_id": "z"})
+        rest = [row for lot in lots for row in lot]
+    writer.dispose()
+
+    assert len(first) == 1_000
+    assert [row.request_id for row in (*first, *rest)] == [f"r{n:04}" for n in range(2_500)]
+    assert [row["request_id"] for row in rows_of(engine)] == ["z"]
+
+
+def test_a_reader_who_has_enough_may_leave_and_the_connection_is_whole(engine):
+    store(engine, *({"request_id": f"r{n:04}"} for n in range(2_500)))
+    with reading(engine) as connection, closing(stream_rows(connection, "legs", Portion())) as lots:
+        next(lots)
+
+    assert len(rows_of(engine)) == 2_500
+
+
+def test_csv_and_parquet_have_the_same_exact_values_on_every_database(engine, tmp_path):
+    store(engine, {}, {"request_id": "two", "rate": None, "balance": None, "extra": None, "to_country": None})
+    plain, columnar = tmp_path / "legs.csv", tmp_path / "legs.parquet"
+    for path, make in (
+        (plain, lambda sink, fields: CsvWriter(sink, fields, is_raw=False)),
+        (columnar, ParquetWriter),
+    ):
+        with path.open("wb") as sink:
+            export(engine, make(sink, fields_of("legs")))
+    with plain.open(newline="", encoding="utf-8") as file:
+        first, second = csv.DictReader(file, strict=True)
+    rows = pq.read_table(columnar).to_pylist()
+
+    assert plain.read_bytes().count(b"\r\n") == 3
+    assert first["to_number"] == "'+914471000000"
+    assert stored_text(first["from_number"]) == "0447"
+    assert first["direction"] == "'=cmd"
+    # SQLite's double has 15 digits of these 16.
+    exact = Decimal("-1134.75") if engine.dialect.name == "sqlite" else LEG["balance"]
+    assert (first["rate"], Decimal(first["balance"])) == ("0.39", exact)
+    assert first["call_time"] == "2026-02-03T12:00:00.000000Z"
+    assert (second["rate"], second["balance"], second["extra"]) == ("", "", "")
+    assert rows[0]["to_number"] == "+914471000000"
+    assert rows[0]["call_time"] == NOON
+    assert rows[0]["rate"] == Decimal("0.39")
+    assert rows[0]["balance"] == exact
+    assert (rows[1]["rate"], rows[1]["to_country"], rows[1]["extra"]) == (None, None, None)
+    assert rows[0]["extra"] == first["extra"]
+
+
+def test_parquet_tells_types_nulls_and_comments_and_others_read_it(engine, tmp_path):
+    store(engine, {}, {"leg": "b", "rate": Decimal("-0.01"), "duration_seconds": 7})
+    path = tmp_path / "calls.parquet"
+    with path.open("wb") as sink:
+        export(engine, ParquetWriter(sink, fields_of("calls")), "calls")
+    schema = pq.read_schema(path)
+    frame = pd.read_parquet(path)
+    (found,) = duckdb.sql(
+        f"SELECT billed_rate_total, talk_seconds, answered, epoch_us(call_time) FROM '{path}'"  # noqa: S608
+    ).fetchall()
+
+    assert {str(schema.field(name).type) for name in ("billed_rate_total",)} == {"decimal128(38, 18)"}
+    assert str(schema.field("call_time").type) == "timestamp[us, tz=UTC]"
+    assert {field.name: field.metadata[b"comment"].decode() for field in schema} == {
+        column.name: column.comment for column in calls.columns
+    }
+    assert found == (Decimal("0.38"), 7, True, NOON.timestamp() * 1_000_000)
+    assert frame.billed_rate_total[0] == Decimal("0.38")
+    assert frame.call_time[0] == NOON
+
+
+def test_columns_that_cannot_be_null_are_told_so():
+    needed = {field.name for field in fields_of("legs") if not field.is_nullable}
+
+    assert needed >= {"account", "request_id", "call_time", "from_number", "revision"}
+    assert needed.isdisjoint({"rate", "balance", "to_country", "missing_since"})
+
+
+# --- Memory: heavy ---------------------------------------------------------------------------------------
+
+NUMBERS = {
+    "sqlite": "WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s LIMIT {many}) SELECT n FROM s",
+    "postgresql": "SELECT n FROM generate_series(1, {many}) AS s (n)",
+    "mariadb": "SELECT seq AS n FROM seq_1_to_{many}",
+}
+FILL = """
+INSERT INTO call_legs
+    (account, request_id, leg, to_number, call_time, occurrence, from_number, rate, revision)
+SELECT 'default', {id}, 'a', '+914471000000', '2026-02-03 12:00:00.000000{zone}', 1, '0447', 0.39, 1
+FROM ({numbers}) AS numbers"""
+# What a whole export adds to the most memory that the process had after an export of nothing.
+CHILD = """
+import sys
+from etl.cli import main
+
+def most():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+def export(*words):
+    sys.argv = ["cdr-sync", "export", "legs", "--output", {path!r}, *words]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, end.code
+
+export("--until", "2000-01-01")
+before = most()
+export()
+print(most() - before)
+"""
+
+
+@pytest.fixture
+def filled(engine, database_url):
+    dialect = engine.dialect.name
+    numbers = NUMBERS[dialect].format(many=MANY)
+    words = {
+        "id": "CONCAT('r', n)" if dialect != "sqlite" else "'r' || n",
+        "zone": "+00" if dialect == "postgresql" else "",
+    }
+    with engine.begin() as connection:
+        connection.execute(text(FILL.format(numbers=numbers, **words)))
+    return SimpleNamespace(url=database_url, dialect=dialect)
+
+
+@pytest.mark.heavy
+def test_memory_does_not_grow_with_the_rows(filled, tmp_path):
+    path = tmp_path / "legs.csv"
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD.format(path=str(path))],
+        env={**os.environ, "CDR_SYNC_DATABASE_URL": filled.url, "HOME": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE,
+    )
+
+    assert int(done.stdout) < 15_000  # kB; all rows at once are ten times as many
+    assert path.read_bytes().count(b"\r\n") - 1 == MANY
+
+
+def test_parquet_is_written_by_groups_of_rows(tmp_path):
+    path = tmp_path / "numbers.parquet"
+    with path.open("wb") as sink:
+        writer = ParquetWriter(sink, [Field("n", "integer", is_nullable=False, comment="")])
+        for first in range(0, 120_000, 1_000):
+            writer.write([(n,) for n in range(first, first + 1_000)])
+        held = sum(len(lot) for lot in writer._lots)
+        writer.finish()
+    found = pq.ParquetFile(path)
+
+    assert held == 20_000
+    assert (found.num_row_groups, found.metadata.num_rows) == (3, 120_000)
+    assert found.read().column("n").to_pylist() == list(range(120_000))

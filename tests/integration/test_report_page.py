@@ -1,0 +1,171 @@
+"""The report on a month of calls: its numbers found again by SQL, and the same page on every database."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+from months import fill_month
+from pages import Page, Questions, check
+from sqlalchemy import text, update
+
+from etl.db.connection import open_engine, sqlite_path
+from etl.db.schema import upgrade
+from etl.db.sqlite_files import create_sqlite_file
+from etl.db.tables import call_legs
+from etl.report.page import render_page
+from etl.report.reading import read_report
+
+SINCE, UNTIL = datetime(2026, 10, 1), datetime(2026, 11, 1)
+CALLS = 300
+# What real data has and the invented month has not.
+ODD = (
+    "UPDATE call_legs SET missing_since = '2026-11-01 00:00:00' WHERE leg = 'b' AND request_id LIKE '00001%'",
+    "UPDATE call_legs SET rate = NULL, to_country = NULL WHERE request_id LIKE '00002%'",
+    "UPDATE call_legs SET status = NULL WHERE request_id LIKE '00003%'",
+    "UPDATE call_legs SET status = 'Voicemail <b>' WHERE status = 'busy' AND request_id LIKE '0001%'",
+    "UPDATE call_legs SET balance = NULL WHERE account = 'sales' AND request_id LIKE '0000%'",
+)
+
+
+def filled(engine, **options):
+    fill_month(engine, CALLS, **options)
+    with engine.begin() as connection:
+        for statement in ODD:
+            connection.execute(text(statement))
+    return engine
+
+
+def page_of(engine, zone="Asia/Kolkata", *, since=SINCE, until=UNTIL, is_masked=False):
+    report = read_report(engine, since, until, zone_name=zone, region="IN", is_masked=is_masked)
+    return render_page(report)
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize(
+    "accounts", [("default", "sales"), ("default",)], ids=["two accounts", "one account"]
+)
+def test_sql_finds_every_number_of_the_page_again(engine, database_url, accounts):
+    page = Page(page_of(filled(engine, accounts=accounts)))
+    questions = Questions(
+        sqlite_path(database_url), "2026-09-30T18:30:00", "2026-10-31T18:30:00", minutes=330
+    )
+    check(page, questions)
+
+    assert int(page.figures["calls"]) > CALLS * 0.98
+    assert int(page.figures["missing_legs"]) > 0
+    with pytest.raises(AssertionError):  # the same page is wrong for the days of UTC
+        check(page, Questions(sqlite_path(database_url), "2026-10-01", "2026-11-01", minutes=0))
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+def test_the_same_data_makes_the_same_page_on_every_database(engine, tmp_path):
+    url = f"sqlite:///{tmp_path / 'cdr.sqlite3'}"
+    create_sqlite_file(url)
+    embedded = open_engine(url)
+    upgrade(embedded)
+    expected = page_of(filled(embedded))
+    embedded.dispose()
+
+    assert page_of(filled(engine)) == expected
+
+
+@pytest.mark.databases("sqlite")
+def test_a_page_holds_no_number_that_is_masked(engine):
+    filled(engine)
+    with engine.begin() as connection:
+        numbers = {number for row in connection.execute(
+            text("SELECT DISTINCT to_number, from_number, to_e164, from_e164 FROM call_legs")
+        ) for number in row if number}  # fmt: skip
+    plain, masked = page_of(engine), page_of(engine, is_masked=True)
+    requests = {
+        row[-1] for table in ("half-answered-table", "examples-table") for row in Page(masked).tables[table]
+    }
+    told = masked
+    for request in requests:  # digits too, and no phone numbers
+        told = told.replace(request, "")
+
+    assert [number for number in numbers if number in plain]
+    assert [number for number in numbers if number in told] == []
+    assert "+91…" in masked
+
+
+@pytest.mark.databases("sqlite")
+def test_what_comes_from_the_data_is_never_markup(engine):
+    fill_month(engine, 30, accounts=("<img src=x onerror=alert(1)>",))
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE call_legs SET status = '<script>', to_country = '<i' WHERE leg = 'b'")
+        )
+        connection.execute(
+            text("UPDATE call_legs SET to_number = '\"><script>' || occurrence WHERE leg = 'b'")
+        )
+    html = page_of(engine)
+    page = Page(html)
+    tags = {tag for tag, _ in page.tags}
+
+    assert "<script" not in html
+    assert tags.isdisjoint({"script", "img", "iframe", "object", "i "})
+    assert not [attrs for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    assert "<script>" in page.tables["hours-table"][0]
+    assert page.tables["coverage-table"][1][0] == "<img src=x onerror=alert(1)>"
+
+
+@pytest.mark.databases("sqlite")
+def test_a_page_asks_for_nothing_from_outside(engine):
+    page = Page(page_of(filled(engine)))
+    links = [
+        value
+        for _, attrs in page.tags
+        for name, value in attrs.items()
+        if name in ("src", "href", "xlink:href", "action", "data", "srcset")
+    ]
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+
+    assert [link for link in links if not link.startswith(("#", "data:"))] == []
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.databases("sqlite")
+def test_an_empty_database_makes_a_page_that_says_so(engine):
+    page = page_of(engine)
+
+    assert "No call of this period is stored." in page
+    assert "No request was ever enqueued" in page
+    assert Page(page).figures == {"until": "", "missing_legs": "0"}
+
+
+@pytest.mark.databases("sqlite")
+def test_a_year_is_told_by_month(engine):
+    page = Page(page_of(filled(engine), since=datetime(2026, 1, 1), until=datetime(2027, 1, 1)))
+    months = page.by_row("days-table")
+
+    assert list(months)[1:] == ["2026-10"]
+    assert sum(int(row[0]) for row in list(months.values())[1:]) == int(page.figures["calls"]) == CALLS
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [
+        (datetime(2026, 10, 5, 14), datetime(2026, 10, 5, 15)),
+        (datetime(1, 1, 2), datetime(9999, 12, 30)),
+    ],
+    ids=["an hour", "all the time there is"],
+)
+def test_periods_of_any_length_are_drawn(engine, since, until):
+    page = Page(page_of(filled(engine), since=since, until=until))
+
+    assert int(page.figures["calls"]) > 0
+
+
+@pytest.mark.databases("sqlite")
+def test_calls_of_which_nothing_is_known_are_drawn(engine):
+    filled(engine)
+    with engine.begin() as connection:
+        for name in ("rate", "balance", "duration_seconds", "to_country", "status", "direction"):
+            connection.execute(update(call_legs).values({name: None}))
+    page = Page(page_of(engine))
+
+    assert page.figures["answered"] == "0"
+    assert page.by_row("destinations0-table")["??"][5] == ""

@@ -1,0 +1,289 @@
+"""What calls come to: rates, averages, money and balances, from plain values."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from etl.cdr.masking import masked_number, masked_text
+from etl.db.traffic import BalanceLeg, Call, Finding, RequestCount, Waiting
+from etl.report.balances import follow_balances
+from etl.report.coverage import coverage_of
+from etl.report.figures import EXAMPLES, UNKNOWN_COUNTRY, Traffic, class_of, total
+from etl.report.period import Period
+from etl.report.words import class_label, lasting, money, raw
+
+NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)  # a Monday
+PERIOD = Period(NOON.replace(hour=0), NOON.replace(hour=0) + timedelta(days=2), UTC, "UTC")
+
+
+def call(**changes):
+    values = {
+        "account": "default",
+        "request_id": "r1",
+        "call_time": NOON,
+        "b_leg_count": 1,
+        "leg_count": 2,
+        "a_to": "9100000000",
+        "b_to": "9840012345",
+        "a_status": "answered",
+        "b_status": "answered",
+        "a_duration_seconds": 40,
+        "b_duration_seconds": 30,
+        "to_country": "IN",
+        "answered": True,
+        "talk_seconds": 30,
+        "billed_rate_total": Decimal("0.78"),
+        "legs_without_rate": 0,
+    }
+    return Call(**values | changes)
+
+
+MISSED = {"b_status": "missed", "answered": False, "talk_seconds": 0, "b_duration_seconds": 0}
+
+
+def added_up(*calls, **options):
+    traffic = Traffic(PERIOD, **options)
+    traffic.add_calls(calls)
+    return traffic
+
+
+def test_rates_and_averages_are_over_what_they_are_named_after():
+    total_ = added_up(call(), call(talk_seconds=50), call(**MISSED), call(**MISSED)).all
+
+    assert (total_.calls, total_.answered, total_.talk_seconds) == (4, 2, 80)
+    assert (total_.answer_rate, total_.average_talk_seconds) == (0.5, 40.0)
+
+
+def test_of_no_calls_and_no_answered_ones_there_is_no_average():
+    assert added_up().all.answer_rate is None
+    assert added_up(call(**MISSED)).all.average_talk_seconds is None
+
+
+def test_an_unknown_duration_is_counted_and_is_no_0_in_the_average_and_the_classes():
+    traffic = added_up(call(), call(b_duration_seconds=None, talk_seconds=0))
+
+    assert (traffic.all.answered, traffic.all.unmeasured) == (2, 1)
+    assert traffic.all.average_talk_seconds == 30
+    assert sum(traffic.classes) == 1
+
+
+def test_money_that_was_not_sent_is_no_0():
+    traffic = added_up(call(billed_rate_total=None, legs_without_rate=2))
+
+    assert (traffic.all.billed, traffic.all.legs_without_rate) == (None, 2)
+    assert money(None) == "–"
+    assert raw(None) == ""
+
+
+def test_sums_of_money_are_exact_however_many_digits_they_have():
+    small, large = Decimal("0.000000000000000001"), Decimal(99999999999999999999)
+
+    assert total(large, small, None) == Decimal("99999999999999999999.000000000000000001")
+    assert money(total(large, small)) == "99,999,999,999,999,999,999.000000000000000001"
+
+
+def test_accounts_and_destinations_stay_apart():
+    traffic = added_up(
+        call(),
+        call(to_country=None, billed_rate_total=Decimal(3)),
+        call(account="sales", billed_rate_total=Decimal(5)),
+    )
+
+    assert {name: tally.billed for name, tally in traffic.accounts.items()} == {
+        "default": Decimal("3.78"),
+        "sales": Decimal(5),
+    }
+    assert list(traffic.destinations("default")) == [UNKNOWN_COUNTRY, "IN"]
+    spend = traffic.spend_by_day("default", ["IN"])
+    assert list(spend.values()) == [{"IN": Decimal("0.78"), "": Decimal(3)}, {"IN": None, "": None}]
+
+
+def test_hours_and_weekdays_are_those_of_the_zone():
+    kolkata = Period(PERIOD.since, PERIOD.until, ZoneInfo("Asia/Kolkata"), "Asia/Kolkata")
+    traffic = Traffic(kolkata)
+    traffic.add_calls([call(call_time=NOON.replace(hour=18, minute=30))])  # Tuesday, 0:00 in India
+
+    assert dict(traffic.hours) == {(0, "answered"): 1}
+    assert dict(traffic.week) == {(1, 0): 1}
+
+
+def test_the_status_is_leg_bs_or_else_leg_as():
+    traffic = added_up(
+        call(b_status="busy"), call(b_leg_count=0, a_status="missed", b_status=None), call(b_status=None)
+    )
+
+    assert set(traffic.statuses(9)) == {"busy", "missed", "(none)"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "label"),
+    [(0, "0–10 s"), (9, "0–10 s"), (10, "10–30 s"), (60, "1–2 min"), (3600, "60 min and more")],
+)
+def test_a_class_of_talk_times_holds_its_lower_bound(seconds, label):
+    assert class_label(class_of(seconds)) == label
+
+
+def test_half_answered_calls_are_counted_and_the_latest_are_shown():
+    calls = [call(request_id=f"r{n:02}", call_time=NOON + timedelta(seconds=n), **MISSED) for n in range(50)]
+    no_b = call(b_leg_count=0, b_status=None, b_to=None)
+    traffic = added_up(*calls, call(), no_b, call(**MISSED, a_status="missed"))
+
+    assert (traffic.connected, traffic.half_answered) == (51, 50)
+    shown = [one.request_id for one in traffic.half_answered_examples[:EXAMPLES]]
+    assert shown == [f"r{n}" for n in range(49, 39, -1)]
+
+
+# --- Balances ----------------------------------------------------------------------------------------
+
+
+def leg(after, seconds, balance, account="default"):
+    amount = None if balance is None else Decimal(balance)
+    return BalanceLeg(account, NOON + timedelta(seconds=after), seconds, amount)
+
+
+def test_a_rise_between_two_legs_is_a_top_up():
+    (balance,) = follow_balances([leg(0, 10, "5"), leg(60, 10, "104.5"), leg(120, 10, "104")], PERIOD)
+
+    assert (balance.first, balance.lowest, balance.last) == (5, 5, 104)
+    assert (balance.top_ups, balance.topped_up) == (1, Decimal("99.5"))
+    assert balance.largest_top_ups[0].at == NOON + timedelta(seconds=70)
+
+
+def test_legs_count_in_the_order_of_their_ends_so_that_a_long_call_is_no_top_up():
+    (balance,) = follow_balances([leg(0, 600, "90"), leg(60, 10, "95"), leg(660, 1, "89")], PERIOD)
+
+    assert balance.top_ups == 0
+    assert (balance.first, balance.last) == (95, 89)
+
+
+def test_legs_that_end_together_are_no_top_up():
+    (balance,) = follow_balances([leg(0, 10, "9"), leg(0, 10, "10"), leg(4, 6, "8")], PERIOD)
+
+    assert (balance.top_ups, balance.last) == (0, 8)
+
+
+def test_a_balance_that_was_not_sent_is_counted_and_is_no_0():
+    (balance,) = follow_balances([leg(0, 1, "5"), leg(9, 1, None), leg(20, None, "4")], PERIOD)
+
+    assert (balance.legs, balance.legs_without_balance, balance.lowest, balance.top_ups) == (3, 1, 4, 0)
+
+
+def test_each_account_has_a_balance_of_its_own_and_of_many_top_ups_the_largest_are_told():
+    rises = [leg(2 * n, 1, str(n * n)) for n in range(60)]
+    one, two = follow_balances([*rises, leg(0, 1, "1", "sales")], PERIOD)
+
+    assert (one.top_ups, two.account, two.top_ups) == (59, "sales", 0)
+    assert [rise.after for rise in one.largest_top_ups] == [n * n for n in range(40, 60)]
+    assert one.topped_up == 59 * 59
+
+
+# --- Coverage ----------------------------------------------------------------------------------------
+
+
+def coverage(counts=(), waiting=(), last=NOON, missing=0):
+    return coverage_of(PERIOD, counts, waiting, last_enqueued_at=last, missing_legs=missing)
+
+
+def test_it_is_complete_until_the_first_request_that_waits():
+    waiting = [Waiting("default", 3, NOON), Waiting("sales", 1, NOON - timedelta(hours=1))]
+    told = coverage(waiting=waiting)
+
+    assert told.complete_until == NOON - timedelta(hours=1)
+    (sentence,) = told.sentences()
+    assert sentence == (
+        "Complete until 2026-11-02 11:00:00: every request enqueued before that is finished. "
+        "4 requests wait, the oldest since then."
+    )
+
+
+def test_it_says_what_is_missing():
+    counts = [
+        RequestCount("default", state, 2) for state in ("done", "dead", "empty", "cancelled", "running")
+    ]
+    told = coverage(counts, missing=1)
+
+    assert told.accounts["default"] == {
+        "asked": 10, "done": 2, "empty": 2, "dead": 2, "cancelled": 2, "waiting": 2,
+    }  # fmt: skip
+    first, *others = told.sentences()
+    assert first.startswith("Complete: no request waits")
+    assert [sentence.split()[0:2] for sentence in others] == [
+        ["Of", "those"], ["For", "2"], ["2", "requests"], ["1", "leg"],
+    ]  # fmt: skip
+
+
+def test_of_an_empty_queue_nothing_is_claimed():
+    assert coverage(last=None).sentences() == ["No request was ever enqueued: nothing is known of any call."]
+
+
+# --- Words -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        ("4471000000", "+91…00"),
+        ("919840012345", "+91…45"),
+        ("14155550123", "+1…23"),
+        ("209_1111113", "…13"),
+        ("agent_raj", "…aj"),
+        ("12", "…"),
+        ("", ""),
+    ],
+)
+def test_a_masked_number_keeps_its_country_and_two_digits(number, shown):
+    assert masked_number(number, "IN") == shown
+
+
+@pytest.mark.parametrize(
+    ("sentence", "shown"),
+    [
+        ("leg b to 9840012345 has no rate", "leg b to +91…45 has no rate"),
+        ("leg a to agent raj has the balance -12345.678", "leg a to …aj has the balance -12345.678"),
+        ("leg b calls 99 999 99, whose country is unknown", "leg b calls …99, whose country is unknown"),
+        ("leg a to nobody is not in a later answer", "leg a to nobody is not in a later answer"),
+        (
+            "leg b to 9840012345 lasts 123456 s, longer than leg a",
+            "leg b to +91…45 lasts 123456 s, longer than leg a",
+        ),
+        (
+            "count says 3, and the last valid answer has 2 legs",
+            "count says 3, and the last valid answer has 2 legs",
+        ),
+        ("forwarded to +91 98400-12345", "forwarded to +91…45"),
+        ("it rang for 1234 s", "it rang for 1234 s"),
+    ],
+)
+def test_a_sentence_is_masked_where_it_names_somebody(sentence, shown):
+    assert masked_text(sentence, "IN") == shown
+
+
+def test_figures_never_hold_a_number_that_is_to_be_masked():
+    traffic = added_up(
+        call(**MISSED | {"b_status": "to 9840012345"}),
+        mask_number=lambda text: masked_number(text, "IN"),
+        mask_text=lambda text: masked_text(text, "IN"),
+    )
+    traffic.add_findings([Finding("null_rate", "default", "r1", "b", "leg b to 9840012345 has no rate")])
+
+    assert "98400" not in repr(traffic)
+    assert "91000" not in repr(traffic)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "–"),
+        (0, "0 s"),
+        (45.25, "45.2 s"),
+        (125, "2 min 05 s"),
+        (59.9, "1 min 00 s"),
+        (3725, "1 h 02 min"),
+    ],
+)
+def test_durations_are_told_in_words(seconds, shown):
+    assert lasting(seconds) == shown
