@@ -166,7 +166,8 @@ def run_into_a_deadlock(site):
 def test_a_turn_that_is_ended_by_a_deadlock_is_done_again_as_a_whole(site):
     conflicts, errors = run_into_a_deadlock(site)
 
-    assert (len(conflicts), errors) == (1, [])
+    assert len(conflicts) >= 1  # on a busy machine the turn comes again before the other has all it wants
+    assert errors == []
     assert all_is_done_once(site)
     site.report("a deadlock: the whole turn again")
 
