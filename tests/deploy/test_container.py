@@ -91,7 +91,9 @@ def test_it_copies_what_the_wheel_is_made_of_and_nothing_else():
 def test_it_installs_every_extra_that_a_run_can_need():
     (extras,) = re.findall(r'"\.\[([\w,]+)\]"', PATH.read_text())
 
-    assert {*extras.split(","), "dev", "parquet", "report"} == set(PROJECT["project"]["optional-dependencies"])
+    assert {*extras.split(","), "dev", "parquet", "report"} == set(
+        PROJECT["project"]["optional-dependencies"]
+    )
 
 
 def test_what_it_says_to_type_exists():
