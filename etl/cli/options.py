@@ -31,8 +31,8 @@ class Duration(click.ParamType[timedelta]):
             self.fail(str(error), param, ctx)
 
 
-class Instant(click.ParamType[datetime]):
-    """A day or an instant of ISO 8601, in UTC where it names no zone."""
+class LocalInstant(click.ParamType[datetime]):
+    """A day or an instant of ISO 8601, which may name no zone."""
 
     name = "instant"
 
@@ -41,10 +41,19 @@ class Instant(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            instant = datetime.fromisoformat(value.strip())
-            return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+            return self._placed(datetime.fromisoformat(value.strip()))
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is no instant: write 2026-11-01, or 2026-11-01T12:30:00Z", param, ctx)
+
+    def _placed(self, instant: datetime) -> datetime:
+        return instant
+
+
+class Instant(LocalInstant):
+    """A day or an instant of ISO 8601, in UTC where it names no zone."""
+
+    def _placed(self, instant: datetime) -> datetime:
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,7 @@ def file_option(name: str, *, help_text: str) -> Callable[[_F], _F]:
 
 DURATION = Duration()
 INSTANT = Instant()
+LOCAL_INSTANT = LocalInstant()
 NUMBER_OR_PERCENT = NumberOrPercent()
 account_option = click.option(
     "--account", metavar="NAME", shell_complete=complete_accounts, help="Account from the settings."

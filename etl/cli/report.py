@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from etl.cli.app import App, pass_app
-from etl.cli.options import file_option
+from etl.cli.options import LOCAL_INSTANT, file_option
 from etl.cli.output import counted, output_to
 from etl.errors import UsageError
 
@@ -20,27 +20,9 @@ if TYPE_CHECKING:
 _NEEDED = ("jinja2", "markupsafe", "matplotlib")
 
 
-class _LocalInstant(click.ParamType[datetime]):
-    """A day or an instant of ISO 8601, in the report's zone where it names none."""
-
-    name = "instant"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read it, or say what is wrong."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            return datetime.fromisoformat(value.strip())
-        except ValueError:
-            self.fail(f"{value!r} is no instant: write 2026-11-01, or 2026-11-01T12:30", param, ctx)
-
-
-_INSTANT = _LocalInstant()
-
-
 @click.command("report")
-@click.option("--since", type=_INSTANT, metavar="T", help="Only calls that began at this instant or later.")
-@click.option("--until", type=_INSTANT, metavar="T", help="Only calls that began before this instant.")
+@click.option("--since", type=LOCAL_INSTANT, metavar="T", help="Only calls that begin then or later.")
+@click.option("--until", type=LOCAL_INSTANT, metavar="T", help="Only calls that begin before.")
 @click.option(
     "--tz",
     "zone_name",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 
+import hand_made
 import pytest
 from sqlalchemy import column, select, table, text, update
 
@@ -175,25 +177,7 @@ def test_the_simulated_calls_are_a_fair_trial(busy_system):
 # --- Single rules ------------------------------------------------------------------------------------
 
 
-def leg(letter="b", **changes):
-    """A leg in the words of the table."""
-    return {
-        "account": "default",
-        "request_id": "one",
-        "leg": letter,
-        "to_number": "9100000000",
-        "call_time": NOON,
-        "occurrence": 1,
-        "from_number": "4471000000",
-        "to_country": "IN",
-        "duration_seconds": 10,
-        "rate": Decimal("0.39"),
-        "balance": Decimal(100),
-        "direction": "outbound",
-        "status": "answered",
-        "revision": 1,
-        **changes,
-    }
+leg = partial(hand_made.leg, "one")
 
 
 def later(seconds, letter="b", **changes):
