@@ -368,7 +368,7 @@ def test_the_same_id_in_two_accounts_is_two_calls(database):
 def test_ids_that_differ_in_case_are_different_calls(database):
     with database.engine.begin() as connection:
         for name in ("one", "One", "one "):
-            connection.execute(call_legs.insert().values(leg("a", request_id=name)))
+            connection.execute(call_legs.insert().values(hand_made.leg(name, "a")))
     found = calls_of(database)
 
     assert {name: row["leg_count"] for name, row in found.items()} == {"one": 1, "One": 1, "one ": 1}
