@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import count
 from typing import NamedTuple
 
 from etl.cdr.records import Leg, LegKey, StoredLeg
@@ -50,7 +51,8 @@ def compare_legs(stored: Sequence[StoredLeg], answered: Iterable[Leg]) -> LegCha
     """Match an answer's legs with the stored ones of the same request, and tell what changed.
 
     Among legs equal in letter, number called and time, one whose content is stored already keeps its
-    occurrence; the others, in the order of their content, take the free occurrences from the lowest.
+    occurrence, and so does one that was sent the same and is only read otherwise. The others, in the order of
+    their content, take those of rows that are still there, and then the free occurrences from the lowest.
     """
     changes = LegChanges()
     unchanged = 0
@@ -66,33 +68,42 @@ def compare_legs(stored: Sequence[StoredLeg], answered: Iterable[Leg]) -> LegCha
 
 def _match(legs: list[Leg], rows: dict[int, StoredLeg], changes: LegChanges) -> int:
     """Give each leg its row, taking those rows out of `rows`; returns how many stayed as they were."""
+    chosen: dict[int, Leg] = {}
+    others = legs
+    for said_by in (_all_of, _as_sent):
+        rest = []
+        for leg in others:
+            alike = [n for n, row in rows.items() if n not in chosen and said_by(row.content) == said_by(leg)]
+            if alike:
+                # A row that is there is preferred to one marked missing, then the lowest occurrence.
+                chosen[min(alike, key=lambda n: (rows[n].is_missing, n))] = leg
+            else:
+                rest.append(leg)
+        others = rest
+    for leg in others:
+        there = [n for n, row in rows.items() if n not in chosen and not row.is_missing]
+        chosen[min(there) if there else next(n for n in count(1) if n not in chosen)] = leg
     unchanged = 0
-    taken: set[int] = set()
-    others: list[Leg] = []
-    for leg in legs:
-        same = [n for n, row in rows.items() if row.content == leg]
-        if not same:
-            others.append(leg)
-            continue
-        # A row that is there is preferred to one marked missing, then the lowest occurrence.
-        number = min(same, key=lambda n: (rows[n].is_missing, n))
-        row = rows.pop(number)
-        taken.add(number)
-        if row.is_missing:
+    for number, leg in sorted(chosen.items(), key=lambda pair: pair[0]):
+        row = rows.pop(number, None)
+        if row is None:
+            changes.inserted.append(NumberedLeg(_key(leg, number), leg, 1))
+        elif row.content != leg:
+            changes.updated.append(NumberedLeg(_key(leg, number), leg, row.revision + 1))
+        elif row.is_missing:
             changes.updated.append(NumberedLeg(_key(leg, number), leg, row.revision))
         else:
             unchanged += 1
-    number = 0
-    for leg in others:
-        number += 1
-        while number in taken:
-            number += 1
-        known = rows.pop(number, None)
-        if known is None:
-            changes.inserted.append(NumberedLeg(_key(leg, number), leg, 1))
-        else:
-            changes.updated.append(NumberedLeg(_key(leg, number), leg, known.revision + 1))
     return unchanged
+
+
+def _all_of(leg: Leg) -> Leg:
+    return leg
+
+
+def _as_sent(leg: Leg) -> Leg:
+    """A leg without what was read from its numbers, which another region or version reads otherwise."""
+    return replace(leg, from_e164=None, to_e164=None, to_country=None)
 
 
 def _mark_vanished(rows: Iterable[StoredLeg], changes: LegChanges) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -185,6 +186,27 @@ def test_another_leg_takes_the_free_row_and_not_that_of_the_leg_that_stays():
     rows.apply([leg(seconds=1), leg(seconds=9)])
 
     assert told(rows) == [(1, 1, 2, False), (2, 9, 1, False)]
+
+
+def test_a_number_that_is_read_otherwise_leaves_each_twin_its_row_and_a_missing_one_alone():
+    """As after a change of the default region."""
+    rows = Rows()
+    rows.apply([leg(seconds=4), leg(seconds=9)])
+    rows.apply([leg(seconds=9)])
+    rows.apply([replace(leg(seconds=9), from_e164="+4471000000")])
+    assert told(rows) == [(1, 4, 1, True), (2, 9, 2, False)]
+
+    rows.apply([leg(seconds=9)])
+    assert told(rows) == [(1, 4, 1, True), (2, 9, 3, False)]
+
+
+def test_a_twin_that_changes_keeps_its_row_where_the_other_one_is_missing():
+    rows = Rows()
+    rows.apply([leg(seconds=4), leg(seconds=9)])
+    rows.apply([leg(seconds=9)])
+    rows.apply([leg(seconds=10)])
+
+    assert told(rows) == [(1, 4, 1, True), (2, 10, 2, False)]
 
 
 def test_a_change_in_an_unknown_field_is_a_change():
