@@ -120,6 +120,8 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str] 
             place, value = f"{path}: {name}", content[name]
         if value is not None:
             _convert(name, value, place, values, problems)
+            if name == "default_region" and not _is_region(values.get(name, Settings.default_region)):
+                problems.append(f"{place}: {value!r} is no country of ISO 3166: write one such as IN or GB")
     known = {*SETTING_NAMES, "accounts"}
     problems += [f"{path}: there is no setting {name!r}" for name in content if name not in known]
     values["accounts"] = _accounts(content.get("accounts", {}), path, environment, problems)
@@ -159,6 +161,15 @@ def url_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
 
 def _named_config(options: Mapping[str, object], environment: Mapping[str, str]) -> object:
     return options.get("config") or environment.get("CDR_SYNC_CONFIG")
+
+
+def _is_region(region: str) -> bool:
+    """Whether the numbers of a country can be read."""
+    if region == Settings.default_region:
+        return True
+    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415 (slow to import, and most runs need none)
+
+    return region in SUPPORTED_REGIONS
 
 
 def _read_toml(path: Path, problems: list[str], *, is_named: bool) -> dict[str, Any]:

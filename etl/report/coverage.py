@@ -25,6 +25,7 @@ class Coverage:
     waiting: Mapping[str, Waiting]  # by account; those of any time
     last_enqueued_at: datetime | None
     missing_legs: int
+    dead: int  # requests of any time
 
     @property
     def total(self) -> dict[str, int]:
@@ -46,7 +47,8 @@ class Coverage:
             return "No request was ever enqueued: nothing is known of any call."
         if self.complete_until is None:
             last = _shown(self.last_enqueued_at.astimezone(self.period.zone))
-            return f"Complete: no request waits; all of them, the last one of {last}, are finished."
+            begins = "No request waits" if self.dead else "Complete: no request waits"
+            return f"{begins}; all of them, the last one of {last}, are finished."
         count = sum(one.count for one in self.waiting.values())
         return (
             f"Complete until {_shown(self.complete_until)}: every request enqueued before that is finished. "
@@ -61,6 +63,12 @@ class Coverage:
             lacking.append(
                 f"Of those asked in the period, {words} missing here: `cdr-sync requests list --state dead` "
                 "tells which and why."
+            )
+        if elsewhere := self.dead - total["dead"]:
+            words = _counted(elsewhere, "request that was", "requests that were")
+            verb = "is" if elsewhere == 1 else "are"
+            lacking.append(
+                f"{words} enqueued at other times {verb} dead, and may have had calls in the period."
             )
         if total["empty"]:
             lacking.append(f"For {_counted(total['empty'], 'request', 'requests')} the API knew no call.")
@@ -79,6 +87,7 @@ def coverage_of(
     *,
     last_enqueued_at: datetime | None,
     missing_legs: int,
+    dead: int,
 ) -> Coverage:
     """Put the counts of requests together: what is neither finished nor cancelled waits."""
     accounts: dict[str, dict[str, int]] = {}
@@ -87,7 +96,7 @@ def coverage_of(
         of_account["asked"] += one.count
         of_account[one.state if one.state in OUTCOMES else "waiting"] += one.count
     by_account = {its.account: its for its in waiting}
-    return Coverage(period, dict(sorted(accounts.items())), by_account, last_enqueued_at, missing_legs)
+    return Coverage(period, dict(sorted(accounts.items())), by_account, last_enqueued_at, missing_legs, dead)
 
 
 def _shown(instant: datetime) -> str:

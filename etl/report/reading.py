@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from etl.cdr.masking import masked_number, masked_text
 from etl.db import traffic as stored
 from etl.db.request_queue import database_now
+from etl.db.status import dead_by_error_kind
 from etl.report.balances import Balance, follow_balances
 from etl.report.coverage import Coverage, coverage_of
 from etl.report.figures import Traffic
@@ -69,6 +70,7 @@ def read_report(
             stored.list_waiting(connection),
             last_enqueued_at=stored.last_enqueued_at(connection),
             missing_legs=stored.count_missing_legs(connection, *span),
+            dead=sum(dead_by_error_kind(connection).values()),
         )
         balances = follow_balances(stored.stream_balance_legs(connection, *span), period)
         as_of = stored.last_change_at(connection)

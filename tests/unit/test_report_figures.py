@@ -184,8 +184,8 @@ def test_each_account_has_a_balance_of_its_own_and_of_many_top_ups_the_largest_a
 # --- Coverage ----------------------------------------------------------------------------------------
 
 
-def coverage(counts=(), waiting=(), last=NOON, missing=0):
-    return coverage_of(PERIOD, counts, waiting, last_enqueued_at=last, missing_legs=missing)
+def coverage(counts=(), waiting=(), last=NOON, missing=0, dead=0):
+    return coverage_of(PERIOD, counts, waiting, last_enqueued_at=last, missing_legs=missing, dead=dead)
 
 
 def test_it_is_complete_until_the_first_request_that_waits():
@@ -204,16 +204,26 @@ def test_it_says_what_is_missing():
     counts = [
         RequestCount("default", state, 2) for state in ("done", "dead", "empty", "cancelled", "running")
     ]
-    told = coverage(counts, missing=1)
+    told = coverage(counts, missing=1, dead=2)
 
     assert told.accounts["default"] == {
         "asked": 10, "done": 2, "empty": 2, "dead": 2, "cancelled": 2, "waiting": 2,
     }  # fmt: skip
     first, *others = told.sentences()
-    assert first.startswith("Complete: no request waits")
+    assert first.startswith("No request waits")
     assert [sentence.split()[0:2] for sentence in others] == [
         ["Of", "those"], ["For", "2"], ["2", "requests"], ["1", "leg"],
     ]  # fmt: skip
+
+
+def test_what_died_outside_the_period_is_told_and_nothing_is_called_complete():
+    told = coverage(dead=1).sentences()
+
+    assert coverage().sentences()[0].startswith("Complete: no request waits")
+    assert told[0].startswith("No request waits")
+    assert told[1:] == [
+        "1 request that was enqueued at other times is dead, and may have had calls in the period."
+    ]
 
 
 def test_of_an_empty_queue_nothing_is_claimed():

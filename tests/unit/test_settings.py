@@ -288,6 +288,8 @@ def test_everything_that_is_wrong_is_named_at_once(problems):
         ("default_region", '"in"'),
         ("default_region", '"IND"'),
         ("default_region", '""'),
+        ("default_region", '"UK"'),
+        ("default_region", '"ZZ"'),
         ("default_region", "91"),
         ("api_url", '"piopiy.telecmi.com"'),
         ("api_url", '"ftp://piopiy.telecmi.com/"'),
