@@ -87,7 +87,7 @@ SETTING_NAMES = tuple(name for name in Settings.__struct_fields__ if name != "ac
 _FROM_FILE = ("database_url", "ping_url")  # may be read from the file that `…_FILE` names
 _HINTS = {
     "api_url": "an http:// or https:// URL without user or password",
-    "default_region": "a country in two capital letters, such as IN",
+    "default_region": "a country of ISO 3166 in two capital letters, such as IN or GB",
     "proxy": "an http:// or https:// URL",
     "ping_url": "an http:// or https:// URL",
 }
@@ -120,8 +120,6 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str] 
             place, value = f"{path}: {name}", content[name]
         if value is not None:
             _convert(name, value, place, values, problems)
-            if name == "default_region" and not _is_region(values.get(name, Settings.default_region)):
-                problems.append(f"{place}: {value!r} is no country of ISO 3166: write one such as IN or GB")
     known = {*SETTING_NAMES, "accounts"}
     problems += [f"{path}: there is no setting {name!r}" for name in content if name not in known]
     values["accounts"] = _accounts(content.get("accounts", {}), path, environment, problems)
@@ -163,13 +161,12 @@ def _named_config(options: Mapping[str, object], environment: Mapping[str, str])
     return options.get("config") or environment.get("CDR_SYNC_CONFIG")
 
 
-def _is_region(region: str) -> bool:
-    """Whether the numbers of a country can be read."""
-    if region == Settings.default_region:
-        return True
-    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415 (slow to import, and most runs need none)
+def _require_region(region: str) -> None:
+    """Refuse a country whose numbers nobody can read."""
+    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415 (few name a region, and a run may need none)
 
-    return region in SUPPORTED_REGIONS
+    if region not in SUPPORTED_REGIONS:
+        raise ValueError(region)
 
 
 def _read_toml(path: Path, problems: list[str], *, is_named: bool) -> dict[str, Any]:
@@ -207,6 +204,8 @@ def _convert(name: str, value: object, place: str, values: dict[str, Any], probl
             values[name] = parse_duration(value)  # type: ignore[arg-type]  # refuses what is no text or number
         else:
             values[name] = msgspec.convert(value, type=field_type, strict=not isinstance(value, str))
+        if name == "default_region":
+            _require_region(values[name])
     except ValueError as error:
         # The value is not repeated where it could hold a password.
         wanted = _HINTS.get(name)

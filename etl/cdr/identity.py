@@ -84,8 +84,8 @@ def _match(legs: list[Leg], rows: dict[int, StoredLeg], changes: LegChanges) -> 
         there = [n for n, row in rows.items() if n not in chosen and not row.is_missing]
         chosen[min(there) if there else next(n for n in count(1) if n not in chosen)] = leg
     unchanged = 0
-    for number, leg in sorted(chosen.items(), key=lambda pair: pair[0]):
-        row = rows.pop(number, None)
+    for number in sorted(chosen):
+        leg, row = chosen[number], rows.pop(number, None)
         if row is None:
             changes.inserted.append(NumberedLeg(_key(leg, number), leg, 1))
         elif row.content != leg:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from etl.cli import exit_code_of
 from etl.cli.app import App
+from etl.cli.ending import at_its_end
 from etl.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -41,22 +41,18 @@ def monitored(app: App) -> Iterator[Watched]:
     from etl.sync.stopping import exit_on_sigterm  # noqa: PLC0415
 
     began = time.monotonic()
-    exit_code = 0
     with exit_on_sigterm():
         health_check = _begin(app)
-        try:
+
+        def tell(exit_code: int) -> None:
+            if app.settings.metrics_file:
+                _write_metrics(app, run.summary, exit_code, time.monotonic() - began)
+            if health_check is not None:
+                for failure in health_check.finish(exit_code, run.text):
+                    app.log.info(f"A ping of the health check failed: {failure}")
+
+        with at_its_end(tell):
             yield run
-        except BaseException as error:
-            exit_code = exit_code_of(error)
-            raise
-        finally:
-            # A signal that comes now ends the waiting, and changes nothing else.
-            with suppress(KeyboardInterrupt, SystemExit):
-                if app.settings.metrics_file:
-                    _write_metrics(app, run.summary, exit_code, time.monotonic() - began)
-                if health_check is not None:
-                    for failure in health_check.finish(exit_code, run.text):
-                        app.log.info(f"A ping of the health check failed: {failure}")
 
 
 def _begin(app: App) -> HealthCheck | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from etl.cli import exit_code_of
 from etl.cli.app import App
+from etl.cli.ending import at_its_end
 
 if TYPE_CHECKING:
     from etl.monitoring.tracing import RunTrace
@@ -44,18 +44,14 @@ def traced(app: App, command: str) -> Iterator[Traced]:
         return
     from etl.sync.stopping import exit_on_sigterm  # noqa: PLC0415
 
-    run, exit_code = Traced((trace,)), 0
-    with exit_on_sigterm():
-        try:
-            yield run
-        except BaseException as error:
-            exit_code = exit_code_of(error)
-            raise
-        finally:
-            # A signal that comes now ends the waiting, and changes nothing else.
-            with suppress(KeyboardInterrupt, SystemExit):
-                for failure in trace.finish(run.summary.exit_code if run.summary else exit_code, run.summary):
-                    app.log.info(f"The trace was not sent as a whole: {failure}")
+    run = Traced((trace,))
+
+    def tell(exit_code: int) -> None:
+        for failure in trace.finish(run.summary.exit_code if run.summary else exit_code, run.summary):
+            app.log.info(f"The trace was not sent as a whole: {failure}")
+
+    with exit_on_sigterm(), at_its_end(tell):
+        yield run
 
 
 def _is_wanted(environment: Mapping[str, str]) -> bool:

@@ -20,47 +20,19 @@ from sqlalchemy import (
     Select,
     and_,
     case,
-    column,
     func,
     select,
-    table,
 )
 
 from etl.db.connection import reading
 from etl.db.states import PENDING, RUNNING
 from etl.db.tables import call_legs, cdr_requests
-from etl.db.types import Instant, Money
+from etl.db.types import Instant
+from etl.db.views import calls, data_quality
 
 _ROWS_AT_ONCE = 2_000
 _leg = call_legs.c
 _request = cdr_requests.c
-_calls = table(
-    "calls",
-    column("account"),
-    column("request_id"),
-    column("call_time", Instant),
-    column("b_leg_count"),
-    column("leg_count"),
-    column("a_to"),
-    column("b_to"),
-    column("a_status"),
-    column("b_status"),
-    column("a_duration_seconds"),
-    column("b_duration_seconds"),
-    column("to_country"),
-    column("answered"),
-    column("talk_seconds"),
-    column("billed_rate_total", Money),
-    column("legs_without_rate"),
-)
-_data_quality = table(
-    "data_quality",
-    column("check_name"),
-    column("account"),
-    column("request_id"),
-    column("leg"),
-    column("detail"),
-)
 
 
 class Call(NamedTuple):
@@ -132,8 +104,9 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 def stream_calls(connection: Connection, since: datetime, until: datetime) -> Iterator[Call]:
     """The calls that began in a period, half-open, in no order."""
-    at = _calls.c.call_time
-    yield from map(Call._make, _streamed(connection, select(_calls).where(at >= since, at < until)))
+    at = calls.c.call_time
+    columns = (calls.c[name] for name in Call._fields)
+    yield from map(Call._make, _streamed(connection, select(*columns).where(at >= since, at < until)))
 
 
 def stream_balance_legs(connection: Connection, since: datetime, until: datetime) -> Iterator[BalanceLeg]:
@@ -148,15 +121,16 @@ def stream_findings(connection: Connection, since: datetime, until: datetime) ->
     # A call begins with the earliest of the legs that it has; with the earliest of all where none is left.
     present = func.min(case((_leg.missing_since.is_(None), _leg.call_time)), type_=Instant)
     began = func.coalesce(present, func.min(_leg.call_time), type_=Instant)
-    calls = (
+    of_period = (
         select(_leg.account, _leg.request_id)
         .group_by(_leg.account, _leg.request_id)
         .having(and_(began >= since, began < until))
         .subquery()
     )
-    column_ = _data_quality.c
-    findings = select(_data_quality).join(
-        calls, and_(calls.c.account == column_.account, calls.c.request_id == column_.request_id)
+    column_ = data_quality.c
+    findings = select(data_quality).join(
+        of_period,
+        and_(of_period.c.account == column_.account, of_period.c.request_id == column_.request_id),
     )
     order = (column_.check_name, column_.account, column_.request_id, column_.leg, column_.detail)
     yield from map(Finding._make, _streamed(connection, findings.order_by(*order)))

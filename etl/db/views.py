@@ -14,8 +14,6 @@ from sqlalchemy import BigInteger, Boolean, Column, Date, Float, Integer, MetaDa
 
 from etl.db.types import ExactText, Instant, Money
 
-UNKNOWN_COUNTRY = "??"  # in `destinations`, where a null would be lost in a join
-
 # Apart from that of the tables, since Alembic builds no views from models.
 view_metadata = MetaData()
 
@@ -132,9 +130,7 @@ destinations = Table(
     view_metadata,
     _day("on which the calls began"),
     _account(),
-    Column(
-        "to_country", String(2), comment=f"Country called, ISO 3166 alpha-2; {UNKNOWN_COUNTRY} where unknown"
-    ),
+    Column("to_country", String(2), comment="Country called, ISO 3166 alpha-2; ?? where unknown"),
     *_figures(),
     comment="Calls by UTC day, account and country called",
 )

@@ -317,6 +317,17 @@ def words(dialect: str) -> dict[str, str]:
 
 # --- Comments ----------------------------------------------------------------------------------------
 
+SAID_OF_FIGURES = {
+    "calls": "Requests that have legs",
+    "answered_calls": "Those of them that were answered",
+    "answer_rate": "0 to 1; answered_calls of calls",
+    "avg_talk_seconds": "Seconds; mean talk_seconds of the answered calls; null if none was answered",
+    "talk_seconds": "Seconds; talk_seconds of the calls added up",
+    "billed_rate_total": (
+        "Account currency; billed_rate_total of the calls added up; null if no leg has a rate"
+    ),
+    "legs_without_rate": "Legs whose rate is null, which billed_rate_total leaves out",
+}
 # Those of etl/db/views.py, as of this revision; the empty name is the view itself.
 COMMENTS = {
     "calls": {
@@ -378,30 +389,14 @@ COMMENTS = {
         "day": "UTC day on which the calls began",
         "account": "Account: a name from the configuration",
         "direction": "As in calls; null where none was sent",
-        "calls": "Requests that have legs",
-        "answered_calls": "Those of them that were answered",
-        "answer_rate": "0 to 1; answered_calls of calls",
-        "avg_talk_seconds": "Seconds; mean talk_seconds of the answered calls; null if none was answered",
-        "talk_seconds": "Seconds; talk_seconds of the calls added up",
-        "billed_rate_total": (
-            "Account currency; billed_rate_total of the calls added up; null if no leg has a rate"
-        ),
-        "legs_without_rate": "Legs whose rate is null, which billed_rate_total leaves out",
+        **SAID_OF_FIGURES,
     },
     "destinations": {
         "": "Calls by UTC day, account and country called",
         "day": "UTC day on which the calls began",
         "account": "Account: a name from the configuration",
         "to_country": "Country called, ISO 3166 alpha-2; ?? where unknown",
-        "calls": "Requests that have legs",
-        "answered_calls": "Those of them that were answered",
-        "answer_rate": "0 to 1; answered_calls of calls",
-        "avg_talk_seconds": "Seconds; mean talk_seconds of the answered calls; null if none was answered",
-        "talk_seconds": "Seconds; talk_seconds of the calls added up",
-        "billed_rate_total": (
-            "Account currency; billed_rate_total of the calls added up; null if no leg has a rate"
-        ),
-        "legs_without_rate": "Legs whose rate is null, which billed_rate_total leaves out",
+        **SAID_OF_FIGURES,
     },
     "sync_coverage": {
         "": "What became of the requests of each day of enqueueing, by account",
