@@ -150,11 +150,19 @@ class App:
         return engine
 
     @contextmanager
-    def reading(self, *, read_seconds: int | None = None) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
         """A connection for a command that only looks."""
         from etl.db.connection import reading  # noqa: PLC0415
 
-        with reading(self.engine(creates=False, read_seconds=read_seconds)) as connection:
+        with reading(self.engine(creates=False)) as connection:
+            yield connection
+
+    @contextmanager
+    def long_reading(self) -> Iterator[Connection]:
+        """A connection for a command that looks at much, and that no time-out cuts off."""
+        from etl.db.connection import LONG_READ_SECONDS, long_reading  # noqa: PLC0415
+
+        with long_reading(self.engine(creates=False, read_seconds=LONG_READ_SECONDS)) as connection:
             yield connection
 
 

@@ -71,10 +71,10 @@ def command(
 
 
 def _write(app: App, sink: BinaryIO, subject: str, portion: Portion, form: str, *, is_raw: bool) -> int:
-    from etl.db.exports import READ_SECONDS, fields_of, stream_rows  # noqa: PLC0415
+    from etl.db.exports import fields_of, stream_rows  # noqa: PLC0415
 
     count = 0
-    with app.reading(read_seconds=READ_SECONDS) as connection:
+    with app.long_reading() as connection:
         writer = _writer(form, sink, fields_of(subject), is_raw=is_raw)
         try:
             with closing(stream_rows(connection, subject, portion)) as lots:

@@ -55,14 +55,15 @@ def command(
     render_page = None if output is None else _renderer()
     from etl.report.reading import read_report  # noqa: PLC0415
 
-    report = read_report(
-        app.engine(creates=False),
-        since,
-        until,
-        zone_name=zone_name,
-        region=app.settings.default_region,
-        is_masked=mask,
-    )
+    with app.long_reading() as connection:
+        report = read_report(
+            connection,
+            since,
+            until,
+            zone_name=zone_name,
+            region=app.settings.default_region,
+            is_masked=mask,
+        )
     if output is None or render_page is None:
         from etl.report.terminal import print_report  # noqa: PLC0415
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ _DRIVERS = {
     "mariadb": ("mariadb+pymysql", "mysql"),
 }
 _READ_SECONDS = 70  # for one answer of a server, which gives a statement up after 60
+LONG_READ_SECONDS = 3_600  # for whoever reads much: before its first row, a server has to look at all of them
 _POSTGRESQL_ARGUMENTS = {
     "connect_timeout": 10,
     "tcp_user_timeout": 30_000,  # milliseconds until sent data must be acknowledged
@@ -203,6 +204,35 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """A connection that only reads, and so never waits for a writer on SQLite."""
     with engine.connect().execution_options(reads_only=True) as connection:
         yield connection
+
+
+@contextmanager
+def long_reading(engine: Engine) -> Iterator[Connection]:
+    """A connection that reads much, all of it as the database was at its first statement.
+
+    A server ends no statement of it for being slow, and waits for whoever takes the rows slowly. How long an
+    answer may take on this side is the engine's matter: open it with `read_seconds=LONG_READ_SECONDS`.
+    """
+    with reading(engine) as connection:
+        if engine.dialect.name != "sqlite":  # where every transaction is a snapshot
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        for limit in _limits_lifted(connection):
+            connection.execute(text(f"SET {limit}"))
+        yield connection
+
+
+def _limits_lifted(connection: Connection) -> Sequence[str]:
+    if connection.dialect.name == "postgresql":
+        return "LOCAL statement_timeout = 0", "LOCAL idle_in_transaction_session_timeout = 0"
+    if connection.dialect.name not in ("mysql", "mariadb"):
+        return ()
+    is_mariadb = getattr(connection.dialect, "is_mariadb", False)
+    own = (
+        ("max_statement_time = 0", "idle_transaction_timeout = 0")
+        if is_mariadb
+        else ("max_execution_time = 0",)
+    )
+    return tuple(f"SESSION {limit}" for limit in (*own, f"net_write_timeout = {LONG_READ_SECONDS}"))
 
 
 def server_of(connection: Connection) -> tuple[str, tuple[int, ...]]:

@@ -33,8 +33,6 @@ from etl.db.tables import call_legs
 from etl.db.types import Instant, Money
 from etl.db.views import calls
 
-# How long an answer of the server may take: before the first row, everything has to be sorted.
-READ_SECONDS = 3_600
 _LOT = 1_000  # rows
 _MYSQL = ("mysql", "mariadb")
 # In the order of time, and no two rows are equal in all of these.
@@ -76,9 +74,10 @@ def fields_of(subject: str) -> tuple[Field, ...]:
 def stream_rows(connection: Connection, subject: str, portion: Portion) -> Generator[Sequence[Row[Any]]]:
     """The rows, some at a time, in the order of the call's time; close it where not all of them are taken.
 
-    Instants are aware and UTC, money is Decimal, JSON is its text.
+    The connection is one of `long_reading`. Instants are aware and UTC, money is Decimal, JSON is its text.
     """
-    number = _prepare(connection)
+    is_mysql = connection.dialect.name in _MYSQL
+    number = connection.scalars(text("SELECT CONNECTION_ID()")).one() if is_mysql else None
     result = connection.execute(_statement(subject, portion), execution_options={"stream_results": True})
     is_whole = False
     try:
@@ -102,18 +101,6 @@ def _statement(subject: str, portion: Portion) -> Select[Any]:
         condition &= column.call_time < portion.until
     shown = [cast(one, Text).label(one.name) if _is_json(one) else one for one in column]
     return select(*shown).where(condition).order_by(*(column[name] for name in order))
-
-
-def _prepare(connection: Connection) -> int | None:
-    """Let the server wait for whoever reads slowly; returns MySQL's number of this connection."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-    if connection.dialect.name not in _MYSQL:
-        return None
-    connection.execute(text(f"SET SESSION net_write_timeout = {READ_SECONDS}"))
-    number: int = connection.scalars(text("SELECT CONNECTION_ID()")).one()
-    return number
 
 
 def _end_query(connection: Connection, number: int) -> None:

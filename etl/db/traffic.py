@@ -7,7 +7,6 @@ can do so by the days of any time zone, which no two databases reckon alike.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,15 +15,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     Select,
     and_,
-    case,
     func,
     select,
 )
 
-from etl.db.connection import reading
 from etl.db.states import PENDING, RUNNING
 from etl.db.tables import call_legs, cdr_requests
 from etl.db.types import Instant
@@ -93,15 +89,6 @@ class Waiting:
     since: datetime  # the earliest enqueued_at
 
 
-@contextmanager
-def snapshot(engine: Engine) -> Iterator[Connection]:
-    """A connection whose statements all see the database as it was at the first of them."""
-    with reading(engine) as connection:
-        if engine.dialect.name != "sqlite":  # where every transaction is a snapshot
-            connection.execution_options(isolation_level="REPEATABLE READ")
-        yield connection
-
-
 def stream_calls(connection: Connection, since: datetime, until: datetime) -> Iterator[Call]:
     """The calls that began in a period, half-open, in no order."""
     at = calls.c.call_time
@@ -118,22 +105,31 @@ def stream_balance_legs(connection: Connection, since: datetime, until: datetime
 
 def stream_findings(connection: Connection, since: datetime, until: datetime) -> Iterator[Finding]:
     """What is odd about the calls that began in a period, in the order of checks and requests."""
-    # A call begins with the earliest of the legs that it has; with the earliest of all where none is left.
-    present = func.min(case((_leg.missing_since.is_(None), _leg.call_time)), type_=Instant)
-    began = func.coalesce(present, func.min(_leg.call_time), type_=Instant)
-    of_period = (
-        select(_leg.account, _leg.request_id)
-        .group_by(_leg.account, _leg.request_id)
-        .having(and_(began >= since, began < until))
-        .subquery()
+    yield from map(Finding._make, _streamed(connection, findings_of(since, until)))
+
+
+def findings_of(since: datetime, until: datetime) -> Select[Any]:
+    """The query of `stream_findings`, which looks each call up by its key.
+
+    A call begins with the earliest of the legs that it has, with the earliest of all where none is left; a
+    request without any leg counts by when it was enqueued.
+    """
+    finding = data_quality.c
+    first = select(func.min(_leg.call_time)).where(
+        _leg.account == finding.account, _leg.request_id == finding.request_id
     )
-    column_ = data_quality.c
-    findings = select(data_quality).join(
-        of_period,
-        and_(of_period.c.account == column_.account, of_period.c.request_id == column_.request_id),
+    enqueued = select(_request.enqueued_at).where(
+        _request.account == finding.account, _request.request_id == finding.request_id
     )
-    order = (column_.check_name, column_.account, column_.request_id, column_.leg, column_.detail)
-    yield from map(Finding._make, _streamed(connection, findings.order_by(*order)))
+    began = func.coalesce(
+        first.where(_leg.missing_since.is_(None)).scalar_subquery(),
+        first.scalar_subquery(),
+        enqueued.scalar_subquery(),
+        type_=Instant,
+    )
+    dated = select(data_quality, began.label("began")).subquery().c
+    columns = [dated[name] for name in Finding._fields]
+    return select(*columns).where(dated.began >= since, dated.began < until).order_by(*columns)
 
 
 def count_missing_legs(connection: Connection, since: datetime, until: datetime) -> int:

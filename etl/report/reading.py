@@ -17,7 +17,7 @@ from etl.report.figures import Traffic
 from etl.report.period import Period, chosen_period, read_zone
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Report:
 
 
 def read_report(
-    engine: Engine,
+    connection: Connection,
     since: datetime | None,
     until: datetime | None,
     *,
@@ -44,7 +44,7 @@ def read_report(
     """Read and add up what a period comes to.
 
     Args:
-        engine: the database.
+        connection: one of `long_reading`, so that all of it tells of one instant.
         since: the period's beginning, in the zone where it has none of its own; None for the default.
         until: its end, likewise.
         zone_name: the IANA name of the zone whose days count.
@@ -55,24 +55,23 @@ def read_report(
         UsageError: there is no such zone, or the period ends before it begins.
     """
     zone = read_zone(zone_name)
-    with stored.snapshot(engine) as connection:
-        period = chosen_period(since, until, zone=zone, zone_name=zone_name, now=database_now(connection))
-        span = (period.since, period.until)
-        traffic = Traffic(period)
-        if is_masked:
-            traffic.mask_number = partial(masked_number, region=region)
-            traffic.mask_text = partial(masked_text, region=region)
-        traffic.add_calls(stored.stream_calls(connection, *span))
-        traffic.add_findings(stored.stream_findings(connection, *span))
-        coverage = coverage_of(
-            period,
-            stored.count_requests(connection, *span),
-            stored.list_waiting(connection),
-            last_enqueued_at=stored.last_enqueued_at(connection),
-            missing_legs=stored.count_missing_legs(connection, *span),
-            dead=sum(dead_by_error_kind(connection).values()),
-        )
-        balances = follow_balances(stored.stream_balance_legs(connection, *span), period)
-        as_of = stored.last_change_at(connection)
+    period = chosen_period(since, until, zone=zone, zone_name=zone_name, now=database_now(connection))
+    span = (period.since, period.until)
+    traffic = Traffic(period)
+    if is_masked:
+        traffic.mask_number = partial(masked_number, region=region)
+        traffic.mask_text = partial(masked_text, region=region)
+    traffic.add_calls(stored.stream_calls(connection, *span))
+    traffic.add_findings(stored.stream_findings(connection, *span))
+    coverage = coverage_of(
+        period,
+        stored.count_requests(connection, *span),
+        stored.list_waiting(connection),
+        last_enqueued_at=stored.last_enqueued_at(connection),
+        missing_legs=stored.count_missing_legs(connection, *span),
+        dead=sum(dead_by_error_kind(connection).values()),
+    )
+    balances = follow_balances(stored.stream_balance_legs(connection, *span), period)
+    as_of = stored.last_change_at(connection)
     shown_as_of = None if as_of is None else as_of.astimezone(zone)
     return Report(period, shown_as_of, coverage, traffic, balances, is_masked)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from many_calls import LEGS_A_CALL, fill, request_id_of
 from sqlalchemy import text
 
 from etl.db.connection import open_engine, reading
+from etl.db.traffic import findings_of
 
 pytestmark = pytest.mark.heavy
 
@@ -86,6 +88,30 @@ def test_a_question_finds_its_rows_by_an_index(full, question):
 
     assert any((index or BY_KEY[kind]) in step for step in plan), "\n".join(plan)
     assert not whole_tables(kind, plan), "\n".join(plan)
+
+
+def passes(full, query):
+    """How many tables, or results of queries on MariaDB, are read from end to end."""
+    plan = plan_of(full, query)
+    return len(whole_tables(full[1], plan)) + sum(" <derived" in step and " ALL " in step for step in plan)
+
+
+def test_a_report_looks_the_calls_of_findings_up_by_their_key(full):
+    engine, kind = full
+    begin = datetime(2026, 3, 15, tzinfo=UTC)
+    asked = findings_of(begin, begin + timedelta(days=1))
+    query = asked.compile(engine, compile_kwargs={"literal_binds": True})
+    plan = plan_of(full, query)
+
+    assert any(BY_KEY[kind] in step for step in plan), "\n".join(plan)
+    assert passes(full, query) == passes(full, "SELECT * FROM data_quality") > 0, "\n".join(plan)
+
+
+def test_negative_control_findings_joined_with_all_calls_read_more(full):
+    of_calls = "SELECT account, request_id FROM call_legs GROUP BY account, request_id HAVING COUNT(*) > 1"
+    joined = f"SELECT * FROM data_quality JOIN ({of_calls}) AS c USING (account, request_id)"
+
+    assert passes(full, joined) > passes(full, "SELECT * FROM data_quality")
 
 
 @contextmanager

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from hand_made import leg, store
 from months import fill_month
 from pages import Page, Questions, check
 from sqlalchemy import text, update
 
-from etl.db.connection import open_engine, sqlite_path
+from etl.db.connection import long_reading, open_engine, sqlite_path
 from etl.db.schema import upgrade
 from etl.db.sqlite_files import create_sqlite_file
 from etl.db.tables import call_legs
+from etl.db.traffic import stream_findings
 from etl.report.page import render_page
 from etl.report.reading import read_report
 
@@ -37,7 +39,8 @@ def filled(engine, **options):
 
 
 def page_of(engine, zone="Asia/Kolkata", *, since=SINCE, until=UNTIL, is_masked=False):
-    report = read_report(engine, since, until, zone_name=zone, region="IN", is_masked=is_masked)
+    with long_reading(engine) as connection:
+        report = read_report(connection, since, until, zone_name=zone, region="IN", is_masked=is_masked)
     return render_page(report)
 
 
@@ -169,3 +172,40 @@ def test_calls_of_which_nothing_is_known_are_drawn(engine):
 
     assert page.figures["answered"] == "0"
     assert page.by_row("destinations0-table")["??"][5] == ""
+
+
+def test_findings_are_those_of_calls_that_began_in_the_period_and_of_requests_without_legs(engine):
+    begin, end = datetime(2026, 10, 2, tzinfo=UTC), datetime(2026, 10, 3, tzinfo=UTC)
+    before = begin - timedelta(microseconds=1)
+    store(
+        engine,
+        [
+            leg("began before", "a", call_time=before),
+            leg("began before", "b", call_time=begin, rate=None),
+            leg("first", "a", call_time=begin, rate=None),
+            leg("lost its first", "a", call_time=before, missing_since=end),
+            leg("lost its first", "b", call_time=begin),
+            leg("lost all", "a", call_time=begin, missing_since=end),
+            leg("lost all before", "a", call_time=before, missing_since=end),
+            leg("after", "a", call_time=end, rate=None),
+        ],
+        [
+            {"request_id": request_id, "enqueued_at": at, "api_count": 3}
+            for request_id, at in {
+                "none": begin,
+                "none before": before,
+                "none after": end,
+                "first": before,
+            }.items()
+        ],
+    )
+    with long_reading(engine) as connection:
+        found = [(one.check_name, one.request_id) for one in stream_findings(connection, begin, end)]
+
+    assert found == [
+        ("count_mismatch", "first"),
+        ("count_mismatch", "none"),
+        ("missing_leg", "lost all"),
+        ("missing_leg", "lost its first"),
+        ("null_rate", "first"),
+    ]
