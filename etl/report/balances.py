@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
@@ -78,12 +78,12 @@ def follow_balances(legs: Iterable[BalanceLeg], period: Period) -> list[Balance]
         legs: each account's together, in the order of their beginning.
         period: the period that they began in.
     """
-    slot = (period.until - period.since) / _POINTS
+    begin, slot = period.since.astimezone(UTC), max(period.length / _POINTS, timedelta.resolution)
     balances = []
     for account, theirs in groupby(legs, key=attrgetter("account")):
         balance = Balance(account)
         for at, amount in _in_order_of_ends(_known(theirs, balance)):
-            balance.mark(at.astimezone(period.zone), amount, (at - period.since) // slot)
+            balance.mark(at.astimezone(period.zone), amount, (at - begin) // slot)
         balances.append(balance)
     return balances
 

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, tzinfo
 from decimal import Decimal
 from typing import Any
 
@@ -139,19 +139,18 @@ def draw_balance(balance: Balance, period: Period, name: str) -> str:
     """How an account's balance went, with a triangle at each top-up."""
     with _figure(2.7) as (figure, axes):
         points = [balance.curve[slot] for slot in sorted(balance.curve)]
-        at = [instant.replace(tzinfo=None) for instant, _ in points]  # the zone's own clock
-        axes.plot(at, [float(amount) for _, amount in points], drawstyle="steps-post", color=SERIES[0],
-                  linewidth=1.2)  # fmt: skip
+        axes.plot([at for at, _ in points], [float(amount) for _, amount in points],
+                  drawstyle="steps-post", color=SERIES[0], linewidth=1.2)  # fmt: skip
         if balance.largest_top_ups:
-            axes.plot([one.at.replace(tzinfo=None) for one in balance.largest_top_ups],
+            axes.plot([one.at for one in balance.largest_top_ups],
                       [float(one.after) for one in balance.largest_top_ups],
                       "^", color=SERIES[1], markersize=6)  # fmt: skip
         if not period.is_by_month:
-            axes.set_xlim(period.since.replace(tzinfo=None), period.until.replace(tzinfo=None))
+            axes.set_xlim(period.since, period.until)
         axes.set_ylabel("balance")
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(_short))
-        _dates(axes)
+        _dates(axes, period.zone)
         return _svg(figure, name)
 
 
@@ -169,10 +168,11 @@ def _count(axes: Axes, label: str) -> None:
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
-def _dates(axes: Axes) -> None:
-    locator = AutoDateLocator(minticks=3, maxticks=6)
+def _dates(axes: Axes, zone: tzinfo = UTC) -> None:
+    """Dates below, which have no zone, or instants on the clock of one."""
+    locator = AutoDateLocator(zone, minticks=3, maxticks=6)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, zone, show_offset=False))
 
 
 def _bar(period: Period) -> float:

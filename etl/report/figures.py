@@ -152,14 +152,15 @@ class Traffic:
     def shown_days(self) -> list[date]:
         """The days of the period; of a long one the months from the first call to the last.
 
-        Where those are very many, since some call lies in another century, only the months with calls.
+        Where those are very many, since some call lies in another century, only the months with calls. Clocks
+        that were put back over midnight brought a day back that was over: it is shown where it has calls.
         """
         if not self.period.is_by_month or not self.days:
-            return list(self.period.days())
+            return sorted({*self.period.days(), *self.days})
         first, last = min(self.days), max(self.days)
         if (last.year - first.year) * 12 > _MOST_MONTHS:
             return sorted(self.days)
-        return [month for month in self.period.days() if first <= month <= last]
+        return sorted({*(month for month in self.period.days() if first <= month <= last), *self.days})
 
     def statuses(self, most: int) -> list[str]:
         """The statuses of calls, answered first, then the most frequent, which at most are told apart."""

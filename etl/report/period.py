@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import cached_property
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from etl.errors import UsageError
@@ -14,9 +15,13 @@ _DEFAULT_DAYS = 30
 _MOST_DAYS = 100  # of a report by day; a longer period is told by month
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Period:
-    """From `since` up to, and without, `until`; both aware, in `zone`."""
+    """From `since` up to, and without, `until`; both aware, in `zone`.
+
+    Python reckons with two instants of one zone by the wall's clock, so that all that is added or subtracted
+    here is so in UTC.
+    """
 
     since: datetime
     until: datetime
@@ -24,9 +29,19 @@ class Period:
     zone_name: str
 
     @property
+    def length(self) -> timedelta:
+        """How long it lasts."""
+        return self.until.astimezone(UTC) - self.since.astimezone(UTC)
+
+    @property
+    def last_day(self) -> date:
+        """The day of its last instant."""
+        return (self.until.astimezone(UTC) - timedelta.resolution).astimezone(self.zone).date()
+
+    @cached_property
     def is_by_month(self) -> bool:
-        """Whether it is so long that months say more than days."""
-        return self.until - self.since > timedelta(days=_MOST_DAYS)
+        """Whether it is of so many days that months say more."""
+        return (self.last_day - self.since.date()).days >= _MOST_DAYS
 
     def day_of(self, instant: datetime) -> date:
         """The day of an instant in this zone; of a long period, the first day of its month."""
@@ -35,8 +50,8 @@ class Period:
 
     def days(self) -> Iterator[date]:
         """Every day of the period, or every month of a long one."""
-        day, last = self.day_of(self.since), (self.until - timedelta(microseconds=1)).astimezone(self.zone)
-        while day <= last.date():
+        day, last = self.day_of(self.since), self.last_day
+        while day <= last:
             yield day
             if self.is_by_month:
                 if (day.year, day.month) == (9999, 12):
@@ -88,13 +103,17 @@ def chosen_period(
     Raises:
         UsageError: it ends before it begins.
     """
-    end = now if until is None else until
+    named = now if until is None else until
     if since is None and until is None:
-        end = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
-    end = _in_zone(end, zone)
-    begin = _in_zone(_days_before(end) if since is None else since, zone)
+        named = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    end = _in_zone(named, zone)
+    if (
+        since is None
+    ):  # counted from the end as it is named: a midnight that the clocks skip is 1:00 by itself
+        since = _days_before(named if named.tzinfo is None else end)
+    begin = _in_zone(since, zone)
     if begin.astimezone(UTC) >= end.astimezone(UTC):
-        said = "now" if since is not None and until is None else f"{end:%Y-%m-%d %H:%M}"
+        said = "now" if until is None else f"{end:%Y-%m-%d %H:%M}"
         raise UsageError(
             f"--since {begin:%Y-%m-%d %H:%M} is not before --until ({said}): swap or change them"
         )

@@ -1,4 +1,4 @@
-"""What reads much is not cut off by the time-outs that end other statements, at the server or on this side."""
+"""What reads much is not cut off by the time-outs that end other statements, there or on this side."""
 
 from __future__ import annotations
 
