@@ -76,6 +76,7 @@ def _call(key, legs):
         "direction": speaks["direction"],
         "to_country": _best(b_legs or a_legs)["to_country"],
         "answered": bool(talking),
+        "is_measured": any(each["duration_seconds"] is not None for each in talking),
         "talk_seconds": sum(each["duration_seconds"] or 0 for each in talking),
         "rates": rates,
         "legs_without_rate": len(legs) - len(rates),
@@ -110,14 +111,16 @@ def figures_by_day(calls, name, value_of):
 
 def _figures(calls):
     answered = [call for call in calls if call["answered"]]
+    measured = [call for call in answered if call["is_measured"]]
     talk = sum(call["talk_seconds"] for call in calls)
     rates = [rate for call in calls for rate in call["rates"]]
     return (
         len(calls),
         len(answered),
         len(answered) / len(calls),
-        talk / len(answered) if answered else None,
+        talk / len(measured) if measured else None,
         talk,
         sum(rates) if rates else None,
         sum(call["legs_without_rate"] for call in calls),
+        len(answered) - len(measured),
     )

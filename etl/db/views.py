@@ -95,7 +95,7 @@ def _figures() -> Sequence[Column[Any]]:
         Column(
             "avg_talk_seconds",
             Float(53),
-            comment="Seconds; mean talk_seconds of the answered calls; null if none was answered",
+            comment="Seconds; mean talk_seconds of answered calls of known duration; null without any",
         ),
         Column("talk_seconds", BigInteger, comment="Seconds; talk_seconds of the calls added up"),
         Column(
@@ -107,6 +107,11 @@ def _figures() -> Sequence[Column[Any]]:
             "legs_without_rate",
             BigInteger,
             comment="Legs whose rate is null, which billed_rate_total leaves out",
+        ),
+        Column(
+            "answered_without_duration",
+            BigInteger,
+            comment="Answered calls of unknown duration, which avg_talk_seconds leaves out",
         ),
     )
 

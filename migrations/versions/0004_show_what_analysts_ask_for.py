@@ -148,11 +148,13 @@ SELECT {day_of_call} AS day, account, {what} AS {name},
     COUNT(*) AS calls,
     CAST(SUM({is_answered}) AS {whole}) AS answered_calls,
     CAST(SUM({is_answered}) AS {real}) / COUNT(*) AS answer_rate,
-    -- An unanswered call has no talk, and adds nothing to the sum.
-    CAST(SUM(talk_seconds) AS {real}) / NULLIF(SUM({is_answered}), 0) AS avg_talk_seconds,
+    -- An unanswered call has no talk, and adds nothing to the sum; no more does one of unknown duration.
+    CAST(SUM(talk_seconds) AS {real}) / NULLIF(SUM({is_answered}) - COUNT({unmeasured}), 0)
+        AS avg_talk_seconds,
     CAST(SUM(talk_seconds) AS {whole}) AS talk_seconds,
     {sum_of_billed_rate_total} AS billed_rate_total,
-    CAST(SUM(legs_without_rate) AS {whole}) AS legs_without_rate
+    CAST(SUM(legs_without_rate) AS {whole}) AS legs_without_rate,
+    COUNT({unmeasured}) AS answered_without_duration
 FROM {calls}
 GROUP BY {day_of_call}, account, {what}
 """
@@ -259,6 +261,9 @@ SAME = {
     "minutes": "(duration_seconds + 59) / 60",
     "exactly": "{0}",
     "is_answered": "answered",
+    # 1 for an answered call of unknown duration: the leg that stands for it is the longest answered one.
+    "unmeasured": "CASE WHEN talk_seconds = 0 AND answered AND CASE WHEN b_leg_count > 0"
+    " THEN b_duration_seconds ELSE a_duration_seconds END IS NULL THEN 1 END",
     "calls": "calls",
     **{name: name for name in ("leg", "to_number", "duration_seconds", "api_count", "leg_count")},
 }
@@ -321,12 +326,13 @@ SAID_OF_FIGURES = {
     "calls": "Requests that have legs",
     "answered_calls": "Those of them that were answered",
     "answer_rate": "0 to 1; answered_calls of calls",
-    "avg_talk_seconds": "Seconds; mean talk_seconds of the answered calls; null if none was answered",
+    "avg_talk_seconds": "Seconds; mean talk_seconds of answered calls of known duration; null without any",
     "talk_seconds": "Seconds; talk_seconds of the calls added up",
     "billed_rate_total": (
         "Account currency; billed_rate_total of the calls added up; null if no leg has a rate"
     ),
     "legs_without_rate": "Legs whose rate is null, which billed_rate_total leaves out",
+    "answered_without_duration": "Answered calls of unknown duration, which avg_talk_seconds leaves out",
 }
 # Those of etl/db/views.py, as of this revision; the empty name is the view itself.
 COMMENTS = {

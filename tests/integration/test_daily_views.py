@@ -44,6 +44,10 @@ BY_HAND = [
     leg("no money", "a", account="sales", rate=None, to_country=None, direction=None),
     leg("no money", "b", account="sales", rate=None, to_country=None, direction=None),
     leg("no duration", "b", duration_seconds=None),
+    leg("no duration", "a", duration_seconds=30),
+    leg("no duration of one", occurrence=1, duration_seconds=None),
+    leg("no duration of one", occurrence=2, duration_seconds=5),
+    leg("no duration of its day", "a", duration_seconds=None, call_time=NOON - timedelta(days=8)),
     leg("free", "a", rate=Decimal(0), account="sales", direction="internal"),
     # The same ID in two accounts, and IDs that differ in case.
     leg("shared", "a", account="sales"),
@@ -120,7 +124,9 @@ def test_the_rows_are_a_fair_trial(filled):
 
     assert {None, "inbound", "outbound", "internal"} == {row[2] for row in by_direction}
     assert {"??", "IN", "US"} <= {row[2] for row in by_country}
-    assert any(row[6] is None for row in by_direction)  # nobody answered
+    assert any(row[6] is None for row in by_direction if not row[4])  # nobody answered
+    assert any(row[6] is None for row in by_direction if row[4])  # nobody knows how long
+    assert any(row[6] is not None and row[10] for row in by_direction)  # of some
     assert any(row[8] is None for row in by_direction)  # no rate at all
     assert any(row[8] is not None and row[9] for row in by_direction)  # some without
     assert {date(2026, 2, 3), date(2026, 2, 4)} < {row[0] for row in by_direction}

@@ -78,6 +78,15 @@ def test_a_period_ends_before_the_day_that_it_names(ask):
     assert told(by_day, "day", "calls", "asr_percent", "acd_seconds") == [("2026-11-20", 2, 100.0, 10.0)]
 
 
+def test_an_unknown_duration_is_no_0_in_the_average_talk(ask):
+    unknown = leg("2", "b", duration_seconds=None)
+    (by_day,) = ask(
+        "asr_and_acd_by_day", leg("1"), leg("2"), unknown, leg("3"), leg("3", "b", status="missed")
+    )
+
+    assert (by_day["answered_calls"], by_day["acd_seconds"]) == (2, 10.0)
+
+
 @pytest.mark.parametrize("blank", ["", "no day", "2026-13-01"])
 def test_without_a_day_the_newest_calls_are_meant(ask, blank):
     legs = [leg(f"{n} days before", call_time=NOON - n * DAY) for n in range(DAYS + 2)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from etl.db.datasette.questions import DAYS
+from etl.db.datasette.questions import AVERAGE_TALK, DAYS
 
 # A part in `[[ … ]]` is left out where its blank was not filled in.
 _SINCE = f"COALESCE([[ date(:since), ]] date((SELECT MAX(call_time) FROM call_legs), '-{DAYS - 1} days'), '')"
@@ -100,8 +100,7 @@ def _charts() -> dict[str, Chart]:
         ),
         "acd": _line(
             "Average talk of an answered call (ACD), in seconds",
-            "SELECT date(call_time) AS day, "
-            f"round(AVG(CASE WHEN answered THEN talk_seconds END), 1) AS figure {_CALLS} {by_day}",
+            f"SELECT date(call_time) AS day, round({AVERAGE_TALK}, 1) AS figure {_CALLS} {by_day}",
             {"zero": True},
         ),
         "status": _ranking(

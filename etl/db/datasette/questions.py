@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# Of the answered calls whose duration is known: where b legs were tried, that of the b leg.
+AVERAGE_TALK = (
+    "AVG(CASE WHEN answered AND CASE WHEN b_leg_count > 0 THEN b_duration_seconds ELSE a_duration_seconds END"
+    " IS NOT NULL THEN talk_seconds END)"
+)
 DAYS = 30  # how far back a question looks where nobody says since when
 
 # Half-open: from the beginning of `since` to the beginning of `until`. What is no day counts as left empty.
@@ -95,7 +100,7 @@ ORDER BY billed_rate_total DESC, calls DESC, 1""",
 WITH {_PERIOD}
 SELECT date(call_time) AS day, COUNT(*) AS calls, SUM(answered) AS answered_calls,
     round(100.0 * SUM(answered) / COUNT(*), 1) AS asr_percent,
-    round(AVG(CASE WHEN answered THEN talk_seconds END), 1) AS acd_seconds
+    round({AVERAGE_TALK}, 1) AS acd_seconds
 FROM calls, period
 WHERE {_IN_PERIOD} AND {_OF_ACCOUNT}
 GROUP BY date(call_time)
