@@ -26,6 +26,7 @@ _ABROAD = (
 )
 _ACCOUNTS = ("default", "default", "default", "sales")
 _BATCH = 5_000
+_TAIL = "xK7qPI2Wi919AKS5LlzNEJKyb"  # of an ID, of 43 characters in all
 
 
 def fill_month(engine, calls, *, seed=1, accounts=_ACCOUNTS):
@@ -48,7 +49,7 @@ def _call(number, dice, accounts):
         day = dice.randrange(DAYS)
     (hour,) = dice.choices(range(24), _BUSY)
     begin = BEGIN + timedelta(days=day, hours=hour, seconds=dice.randrange(3600))
-    account, request_id = dice.choice(accounts), f"{number:06d}" + f"{dice.randrange(10**12):012d}"
+    account, request_id = dice.choice(accounts), f"{number:06d}{dice.randrange(10**12):012d}{_TAIL}"
     agent = dice.choice(("9100000012", "9100000019", f"209_11111{dice.randrange(10, 99)}"))
     other = (
         dice.choice(_ABROAD)

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 _POINTS = 360  # of a curve, at most
 _TOP_UPS = 20  # told one by one, the largest
+LEAST_TOP_UP = Decimal(100)  # of an account's currency: above what a call costs, whose refund is a rise too
 _LONGEST = timedelta(days=7)  # a leg that claims to have lasted longer did not
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class TopUp:
+class Rise:
     """A rise of the balance between one leg and the next."""
 
     at: datetime  # when the leg ended that first showed it
@@ -52,7 +53,9 @@ class Balance:
     last: Decimal | None = None
     top_ups: int = 0
     topped_up: Decimal = Decimal(0)
-    largest_top_ups: list[TopUp] = field(default_factory=list)  # in the order of time
+    small_rises: int = 0  # by less
+    risen: Decimal = Decimal(0)  # by these in all
+    largest_top_ups: list[Rise] = field(default_factory=list)  # in the order of time
     curve: dict[int, tuple[datetime, Decimal]] = field(default_factory=dict)  # the last one of each slot
 
     def mark(self, at: datetime, amount: Decimal, slot: int) -> None:
@@ -60,15 +63,27 @@ class Balance:
         if self.last is None or self.lowest is None:
             self.first = self.lowest = amount
         elif amount > self.last:
-            rise = TopUp(at, self.last, amount)
-            self.top_ups += 1
-            self.topped_up = EXACT.add(self.topped_up, rise.amount)
-            if len(self.largest_top_ups) == _TOP_UPS:
-                self.largest_top_ups.remove(min(self.largest_top_ups, key=attrgetter("amount")))
-            self.largest_top_ups.append(rise)
+            self._rise(Rise(at, self.last, amount))
         self.lowest = min(self.lowest, amount)
         self.last = amount
         self.curve[slot] = (at, amount)
+
+    def _rise(self, rise: Rise) -> None:
+        if rise.amount < LEAST_TOP_UP:
+            self.small_rises += 1
+            self.risen = EXACT.add(self.risen, rise.amount)
+            return
+        self.top_ups += 1
+        self.topped_up = EXACT.add(self.topped_up, rise.amount)
+        if len(self.largest_top_ups) == _TOP_UPS:
+            self.largest_top_ups.remove(min(self.largest_top_ups, key=attrgetter("amount")))
+        self.largest_top_ups.append(rise)
+
+    @property
+    def amounts(self) -> list[Decimal | None]:
+        """All that is told of it."""
+        told = [self.first, self.last, self.lowest, self.topped_up, self.risen]
+        return [*told, *(amount for rise in self.largest_top_ups for amount in (rise.before, rise.after))]
 
 
 def follow_balances(legs: Iterable[BalanceLeg], period: Period) -> list[Balance]:

@@ -58,6 +58,8 @@ class Coverage:
     def _lacking(self) -> list[str]:
         total = self.total
         lacking = []
+        if not self.accounts and self.last_enqueued_at is not None:
+            lacking.append("No request was enqueued in this period.")
         if total["dead"]:
             words = _counted(total["dead"], "request is dead and is", "requests are dead and are")
             lacking.append(

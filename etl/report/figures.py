@@ -31,13 +31,13 @@ Mask = Callable[[str], str]
 
 @dataclass(slots=True)
 class Tally:
-    """What some calls come to."""
+    """What some calls come to; their money too, where all of them are one account's."""
 
     calls: int = 0
     answered: int = 0
     unmeasured: int = 0  # answered, and no duration was sent
     talk_seconds: int = 0
-    billed: Decimal | None = None  # None where no leg has a rate
+    billed: Decimal | None = None  # None where no leg has a rate, or where accounts are mixed
     legs: int = 0
     legs_without_rate: int = 0
 
@@ -47,7 +47,6 @@ class Tally:
         self.answered += bool(call.answered)
         self.unmeasured += is_unmeasured(call)
         self.talk_seconds += int(call.talk_seconds)
-        self.billed = total(self.billed, call.billed_rate_total)
         self.legs += call.leg_count
         self.legs_without_rate += call.legs_without_rate
 
@@ -114,9 +113,11 @@ class Traffic:
         self.hours[local.hour, self.mask_text(status_of(call))] += 1
         self.week[local.weekday(), local.hour] += 1
         country = call.to_country or UNKNOWN_COUNTRY
-        spend = self.spend[call.account, day, country]
-        for tally in (self.all, self.accounts[call.account], self.days[day], spend):
+        account, spend = self.accounts[call.account], self.spend[call.account, day, country]
+        for tally in (self.all, account, self.days[day], spend):
             tally.add(call)
+        for tally in (account, spend):
+            tally.billed = total(tally.billed, call.billed_rate_total)
         if call.answered and not is_unmeasured(call):
             self.classes[class_of(int(call.talk_seconds))] += 1
         self._look_for_half_answered(call)

@@ -1,6 +1,7 @@
 """A report as one HTML file that needs nothing else: no script, no font, no image from anywhere.
 
-Every number stands in it twice: for people, and in `data-value` as it is, so that programs find it too.
+The numbers of its tables and key figures stand in it twice: for people, and as they are in the attribute
+`data-value`, so that programs find them too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,19 @@ from etl.report import drawing
 from etl.report.balances import Balance
 from etl.report.figures import CLASSES, Tally, Traffic
 from etl.report.reading import Report
-from etl.report.words import CHECKS, WEEKDAYS, class_label, lasting, money, number, percent, raw
+from etl.report.words import (
+    CHECKS,
+    TOP_UPS,
+    WEEKDAYS,
+    class_label,
+    gist_of,
+    lasting,
+    money,
+    number,
+    percent,
+    places_of,
+    raw,
+)
 
 _SERIES = len(drawing.SERIES) - 1  # told apart in a plot; all others are one more
 _ACCOUNTS = 12  # whose money is drawn and told by day
@@ -36,6 +49,7 @@ class Spend:
     days: Mapping[date, Mapping[str, Decimal | None]]
     destinations: Sequence[tuple[str, Tally]]
     further: int  # destinations that are not listed
+    places: int  # of its amounts, behind the point
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +57,9 @@ class BalancePlot:
     """How an account's balance went: a plot, and the numbers beside it."""
 
     balance: Balance
+    gist: str
     plot: Markup
+    places: int  # of its amounts, behind the point
 
 
 def render_page(report: Report) -> str:
@@ -78,6 +94,7 @@ def render_page(report: Report) -> str:
         version=__version__,
         weekdays=WEEKDAYS,
         check_words=CHECKS,
+        top_ups=TOP_UPS,
         class_labels=[class_label(n) for n in range(len(CLASSES))],
         **(_of_calls(report) if report.traffic.all.calls else {"plots": {}, "spends": [], "balances": []}),
     )
@@ -99,19 +116,29 @@ def _of_calls(report: Report) -> dict[str, object]:
     }
     accounts = sorted(traffic.accounts)
     return {
-        "plots": {name: Markup(svg) for name, svg in plots.items()},  # noqa: S704 (of our own making, and holds no data but numbers)
+        "plots": {name: _drawn(svg) for name, svg in plots.items()},
         "hours": hours,
         "days": days,
+        "places": places_of(tally.billed for tally in traffic.accounts.values()),
         "busiest_hour": max(range(24), key=lambda hour: sum(row[hour] for row in hours.values())),
         "busiest_day": max(days, key=lambda day: days[day].calls),
         "busiest_slot": max(sorted(traffic.week), key=lambda slot: traffic.week[slot]),
         "commonest_class": max(range(len(CLASSES)), key=lambda n: traffic.classes[n]),
         "spends": [_spend(report, name, f"spend{n}") for n, name in enumerate(accounts[:_ACCOUNTS])],
         "balances": [
-            BalancePlot(one, Markup(drawing.draw_balance(one, report.period, f"balance{n}")))  # noqa: S704 (likewise)
+            BalancePlot(
+                one,
+                gist_of(one),
+                _drawn(drawing.draw_balance(one, report.period, f"balance{n}")),
+                places_of(one.amounts),
+            )
             for n, one in enumerate(report.balances[:_ACCOUNTS])
         ],
     }
+
+
+def _drawn(svg: str) -> Markup:
+    return Markup(svg)  # noqa: S704 (of our own making, and holds no data but numbers and dates)
 
 
 def _code(sentence: str) -> Markup:
@@ -135,12 +162,14 @@ def _spend(report: Report, account: str, name: str) -> Spend:
     days = report.traffic.spend_by_day(account, countries)
     if not any(of_day[""] for of_day in days.values()):
         days = {day: {country: of_day[country] for country in countries} for day, of_day in days.items()}
+    by_day = (amount for of_day in days.values() for amount in of_day.values())
     return Spend(
         account=account,
         all=report.traffic.accounts[account],
-        plot=Markup(drawing.draw_spend(days, report.period, name)),  # noqa: S704 (likewise)
+        plot=_drawn(drawing.draw_spend(days, report.period, name)),
         countries=list(next(iter(days.values()))),
         days=days,
         destinations=list(destinations.items())[:_DESTINATIONS],
         further=max(0, len(destinations) - _DESTINATIONS),
+        places=places_of([*(tally.billed for tally in destinations.values()), *by_day]),
     )

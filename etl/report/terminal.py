@@ -13,7 +13,18 @@ from rich.text import Text
 from etl.report.coverage import OUTCOMES
 from etl.report.figures import CLASSES, Tally
 from etl.report.reading import Report
-from etl.report.words import CHECKS, WEEKDAYS, class_label, lasting, money, number, percent
+from etl.report.words import (
+    CHECKS,
+    TOP_UPS,
+    WEEKDAYS,
+    class_label,
+    gist_of,
+    lasting,
+    money,
+    number,
+    percent,
+    places_of,
+)
 
 _BAR = 24  # columns of the longest bar
 _SHADES = " ░▒▓█"
@@ -50,7 +61,8 @@ def _print_coverage(console: Console, report: Report) -> None:
     ]
     if len(rows) > 1:
         rows.append(("all", *map(number, report.coverage.total.values())))
-    _print_table(console, ("requests of", *OUTCOMES), rows)
+    if rows:
+        _print_table(console, ("requests of", *OUTCOMES), rows)
 
 
 def _print_calls(console: Console, report: Report) -> None:
@@ -61,10 +73,11 @@ def _print_calls(console: Console, report: Report) -> None:
         tallies.append(("all", traffic.all))
     names = ("account", "calls", "answered", "ASR", "ACD", "talk time")
     _print_table(console, names, [(name, *_talk(tally)) for name, tally in tallies])
+    places = places_of(tally.billed for _, tally in tallies)
     _print_table(
         console,
         ("account", "billed rates", "legs", "without rate", "answered, duration unknown"),
-        [(name, *_billing(tally, is_sum=tally is traffic.all)) for name, tally in tallies],
+        [(name, *_billing(tally, places, is_sum=tally is traffic.all)) for name, tally in tallies],
     )
     _title(console, "Calls by hour")
     hours, answered = Counter[int](), Counter[int]()
@@ -93,9 +106,9 @@ def _talk(tally: Tally) -> tuple[str, ...]:
     return number(tally.calls), number(tally.answered), percent(tally.answer_rate), average, talk
 
 
-def _billing(tally: Tally, *, is_sum: bool) -> tuple[str, ...]:
+def _billing(tally: Tally, places: int, *, is_sum: bool) -> tuple[str, ...]:
     counts = (tally.legs, tally.legs_without_rate, tally.unmeasured)
-    return ("not added up" if is_sum else money(tally.billed), *map(number, counts))
+    return ("not added up" if is_sum else money(tally.billed, places), *map(number, counts))
 
 
 def _of_status(answered: int) -> str:
@@ -125,8 +138,9 @@ def _print_money(console: Console, report: Report) -> None:
     for account in sorted(traffic.accounts):
         _title(console, f"Spend by destination, account {account}")
         destinations = list(traffic.destinations(account).items())
+        places = places_of(tally.billed for _, tally in destinations)
         rows = [
-            (country, number(tally.calls), percent(tally.answer_rate), money(tally.billed),
+            (country, number(tally.calls), percent(tally.answer_rate), money(tally.billed, places),
              number(tally.legs_without_rate))
             for country, tally in destinations[:_DESTINATIONS]
         ]  # fmt: skip
@@ -135,9 +149,8 @@ def _print_money(console: Console, report: Report) -> None:
             console.print(f"and {number(further)} further destinations")
     for balance in report.balances:
         _title(console, f"Balance, account {balance.account}")
+        console.print(f"{gist_of(balance)} {TOP_UPS}")
         console.print(
-            f"From {money(balance.first)} to {money(balance.last)}, {money(balance.lowest)} at the lowest; "
-            f"rises between two legs: {number(balance.top_ups)}, by {money(balance.topped_up)} in all. "
             f"{number(balance.legs_without_balance)} of {number(balance.legs)} legs have no balance."
         )
 

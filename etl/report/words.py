@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 
+from etl.report.balances import LEAST_TOP_UP, Balance
 from etl.report.figures import CLASSES
 
 NOTHING = "–"  # unknown, and no 0
@@ -19,6 +21,11 @@ CHECKS = {
     "negative_money": "a rate or balance is below 0",
     "future_time": "the call lies in the future",
 }
+TOP_UPS = (
+    f"A top-up is a rise by {LEAST_TOP_UP} or more from one leg to the next, in the order of their ends; "
+    "a refund of so much looks the same."
+)
+_LEAST_PLACES = 2  # behind the point of an amount
 _MINUTE, _HOUR = 60, 3600
 
 
@@ -27,9 +34,32 @@ def number(value: int | None) -> str:
     return NOTHING if value is None else f"{value:,}"
 
 
-def money(value: Decimal | None) -> str:
-    """An amount with all its digits: 1,234.5."""
-    return NOTHING if value is None else f"{_plain(value):,f}"
+def money(value: Decimal | None, places: int = _LEAST_PLACES) -> str:
+    """An amount with all its digits, and zeros up to so many places behind the point: 1,234.50."""
+    return NOTHING if value is None else f"{value:,.{max(places, _places(value))}f}"
+
+
+def places_of(amounts: Iterable[Decimal | None]) -> int:
+    """The places behind the point that amounts beside each other are shown with: those of the longest."""
+    return max([_LEAST_PLACES, *(_places(amount) for amount in amounts if amount is not None)])
+
+
+def gist_of(balance: Balance) -> str:
+    """How a balance went, in a sentence or two."""
+    if balance.first is None:
+        return "No leg has a balance."
+
+    def told(amount: Decimal | None) -> str:
+        return money(amount, places_of(balance.amounts))
+
+    gist = f"From {told(balance.first)} to {told(balance.last)}, {told(balance.lowest)} at the lowest."
+    for what, count, amount in (
+        ("Top-ups", balance.top_ups, balance.topped_up),
+        ("Smaller rises", balance.small_rises, balance.risen),
+    ):
+        if count:
+            gist += f" {what}: {number(count)}, by {told(amount)} in all."
+    return gist
 
 
 def percent(value: float | None) -> str:
@@ -61,12 +91,15 @@ def class_label(n: int) -> str:
 
 
 def raw(value: object) -> str:
-    """A value for programs: exact, with no words around it; empty where it is unknown."""
+    """A value for programs, with no words around it; empty where it is unknown.
+
+    Exact, but for what is a quotient: that has six decimals.
+    """
     match value:
         case None:
             return ""
         case Decimal():
-            return f"{_plain(value):f}"
+            return _plain(value)
         case float():
             return f"{value:.6f}"
         case datetime():
@@ -75,7 +108,11 @@ def raw(value: object) -> str:
             return str(value)
 
 
-def _plain(value: Decimal) -> Decimal:
+def _plain(value: Decimal) -> str:
     """An amount without the zeros at its end."""
     text = f"{value:f}"
-    return Decimal(text.rstrip("0").rstrip(".")) if "." in text else value
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _places(value: Decimal) -> int:
+    return len(_plain(value).partition(".")[2])

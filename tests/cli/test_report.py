@@ -145,3 +145,22 @@ def test_without_the_extra_a_page_is_refused_and_the_terminal_needs_none(analyst
         "out for bars in the terminal\n"
     )
     assert shown.code == 0
+
+
+def test_a_period_in_which_nothing_was_enqueued_says_so_in_both_forms(analyst):
+    nothing = ("report", "--since", "2020-01-01", "--until", "2020-02-01")
+    shown = analyst.type(*nothing)
+    analyst.type(*nothing, "--output", analyst.home / "r.html")
+
+    for told in (shown.stdout, (analyst.home / "r.html").read_text()):
+        assert told.count("No request was enqueued in this period.") == 1
+
+
+def test_the_same_has_the_same_name_in_both_forms(analyst):
+    report(analyst, "--output", analyst.home / "r.html")
+    headings = re.findall("<h2>(.*?)</h2>", (analyst.home / "r.html").read_text())
+    shown = report(analyst, COLUMNS="200").stdout.splitlines()
+
+    # The terminal tells hours and statuses apart, and the page draws the days of what it lists.
+    own = ("Calls by hour and status", *(one for one in headings if one.startswith("Spend by day and")))
+    assert [one for one in headings if one not in own and one not in shown] == []

@@ -13,6 +13,7 @@ from etl.db.connection import open_engine
 
 pytestmark = pytest.mark.heavy
 PHONE, DESK = 380, 1280
+A4 = {"width": 687, "height": 1016, "deviceScaleFactor": 1, "mobile": False}  # less margins of 14 mm
 # The least contrast of a text with what lies behind it, and the text; layers of colour are mixed as painted.
 CONTRAST = """
 const parse = text => {
@@ -41,6 +42,12 @@ for (let node; node = walker.nextNode();) {
   if (contrast < worst[0]) worst = [contrast, node.textContent.trim()];
 }
 return worst;
+"""
+# Tables that go on beyond the frame in which they may be scrolled, or beyond the window.
+CUT = """
+return [...document.querySelectorAll('table')].filter(one => one.checkVisibility())
+  .filter(one => one.getBoundingClientRect().right > Math.min(
+    innerWidth, one.closest('.scroll')?.getBoundingClientRect().right ?? innerWidth) + 1).map(one => one.id);
 """
 SERIES = """
 return [...document.querySelectorAll('section path')].filter(one => !one.closest('defs'))
@@ -91,11 +98,13 @@ def test_it_fits_is_read_easily_and_asks_for_nothing(look, width, scheme):
     wide = window.execute_script("return document.documentElement.scrollWidth")
     contrast, text = window.execute_script(CONTRAST)
     loaded = window.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
+    cut = window.execute_script(CUT)
     drawn = window.execute_script(
         "return [...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect().height)"
     )
 
     assert wide <= width
+    assert bool(cut) == (width == PHONE)  # where it can be scrolled
     assert contrast >= 4.5, text
     assert [name for name in loaded if not name.startswith("data:")] == []
     assert window.get_log("browser") == []
@@ -138,8 +147,11 @@ def test_on_paper_what_is_folded_is_unfolded(look):
         ".map(one => one.getBoundingClientRect().height)"
     )
     colour = window.execute_script("return getComputedStyle(document.body).color")
+    window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", A4)
+    cut = window.execute_script(CUT)
     paper = window.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"]
 
     assert min(folded) > 20
+    assert cut == []
     assert colour == "rgb(27, 30, 33)"
     assert base64.b64decode(paper).startswith(b"%PDF")

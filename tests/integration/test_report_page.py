@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -168,8 +169,16 @@ def test_calls_of_which_nothing_is_known_are_drawn(engine):
     with engine.begin() as connection:
         for name in ("rate", "balance", "duration_seconds", "to_country", "status", "direction"):
             connection.execute(update(call_legs).values({name: None}))
-    page = Page(page_of(engine))
+    html = page_of(engine)
+    page = Page(html)
 
+    told = " ".join(html.split())
+    for heading, sentence in {
+        "Talk time of answered calls": "Of no call is it known that it was answered, and for how long.",
+        "Spend by day and destination, account default": "No leg has a rate.",
+        "Balance, account sales": "No leg has a balance.",
+    }.items():
+        assert re.search(rf"<h2>{heading}</h2>( <div[^>]*>)? <p>{sentence}</p>", told)
     assert page.figures["answered"] == "0"
     assert page.by_row("destinations0-table")["??"][5] == ""
 
@@ -209,3 +218,14 @@ def test_findings_are_those_of_calls_that_began_in_the_period_and_of_requests_wi
         ("missing_leg", "lost its first"),
         ("null_rate", "first"),
     ]
+
+
+@pytest.mark.databases("sqlite")
+def test_amounts_of_a_column_are_shown_with_the_same_number_of_decimals(engine):
+    html = page_of(filled(engine))
+
+    for table in ("accounts", "destinations0", "spend0", "spend1", "balance0"):
+        (body,) = re.findall(rf'<table id="{table}-table">.*?</table>', html, re.DOTALL)
+        shown = re.findall(r"<td[^>]*>-?[\d,]+\.(\d+)</td>", body)
+        assert len({len(decimals) for decimals in shown}) == 1, table
+        assert len(shown[0]) >= 2

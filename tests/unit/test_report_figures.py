@@ -14,7 +14,7 @@ from etl.report.balances import follow_balances
 from etl.report.coverage import coverage_of
 from etl.report.figures import EXAMPLES, UNKNOWN_COUNTRY, Traffic, class_of, total
 from etl.report.period import Period
-from etl.report.words import class_label, lasting, money, raw
+from etl.report.words import class_label, gist_of, lasting, money, places_of, raw
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)  # a Monday
 PERIOD = Period(NOON.replace(hour=0), NOON.replace(hour=0) + timedelta(days=2), UTC, "UTC")
@@ -97,6 +97,7 @@ def test_accounts_and_destinations_stay_apart():
         "default": Decimal("3.78"),
         "sales": Decimal(5),
     }
+    assert traffic.all.billed is traffic.days[NOON.date()].billed is None  # nobody knows in which currency
     assert list(traffic.destinations("default")) == [UNKNOWN_COUNTRY, "IN"]
     spend = traffic.spend_by_day("default", ["IN"])
     assert list(spend.values()) == [{"IN": Decimal("0.78"), "": Decimal(3)}, {"IN": None, "": None}]
@@ -145,12 +146,22 @@ def leg(after, seconds, balance, account="default"):
     return BalanceLeg(account, NOON + timedelta(seconds=after), seconds, amount)
 
 
-def test_a_rise_between_two_legs_is_a_top_up():
-    (balance,) = follow_balances([leg(0, 10, "5"), leg(60, 10, "104.5"), leg(120, 10, "104")], PERIOD)
+def test_a_rise_by_a_hundred_between_two_legs_is_a_top_up():
+    (balance,) = follow_balances([leg(0, 10, "5.5"), leg(60, 10, "105.5"), leg(120, 10, "104")], PERIOD)
 
-    assert (balance.first, balance.lowest, balance.last) == (5, 5, 104)
-    assert (balance.top_ups, balance.topped_up) == (1, Decimal("99.5"))
+    assert (balance.first, balance.lowest, balance.last) == (Decimal("5.5"), Decimal("5.5"), 104)
+    assert (balance.top_ups, balance.topped_up, balance.small_rises) == (1, 100, 0)
     assert balance.largest_top_ups[0].at == NOON + timedelta(seconds=70)
+    assert gist_of(balance) == "From 5.50 to 104.00, 5.50 at the lowest. Top-ups: 1, by 100.00 in all."
+
+
+def test_a_smaller_rise_such_as_the_refund_of_a_call_is_none():
+    rises = [leg(0, 1, "5"), leg(9, 1, "104.999"), leg(20, 1, "105.39"), leg(30, 1, "105")]
+    (balance,) = follow_balances(rises, PERIOD)
+
+    assert (balance.top_ups, balance.topped_up, balance.largest_top_ups) == (0, 0, [])
+    assert (balance.small_rises, balance.risen) == (2, Decimal("100.39"))
+    assert gist_of(balance).endswith(" at the lowest. Smaller rises: 2, by 100.39 in all.")
 
 
 def test_legs_count_in_the_order_of_their_ends_so_that_a_long_call_is_no_top_up():
@@ -173,18 +184,21 @@ def test_a_balance_that_was_not_sent_is_counted_and_is_no_0():
 
 
 def test_each_account_has_a_balance_of_its_own_and_of_many_top_ups_the_largest_are_told():
-    rises = [leg(2 * n, 1, str(n * n)) for n in range(60)]
+    rises = [leg(2 * n, 1, str(100 * n * n)) for n in range(60)]
     one, two = follow_balances([*rises, leg(0, 1, "1", "sales")], PERIOD)
 
     assert (one.top_ups, two.account, two.top_ups) == (59, "sales", 0)
-    assert [rise.after for rise in one.largest_top_ups] == [n * n for n in range(40, 60)]
-    assert one.topped_up == 59 * 59
+    assert [rise.after for rise in one.largest_top_ups] == [100 * n * n for n in range(40, 60)]
+    assert one.topped_up == 100 * 59 * 59
 
 
 # --- Coverage ----------------------------------------------------------------------------------------
 
 
-def coverage(counts=(), waiting=(), last=NOON, missing=0, dead=0):
+DONE = [RequestCount("default", "done", 1)]
+
+
+def coverage(counts=DONE, waiting=(), last=NOON, missing=0, dead=0):
     return coverage_of(PERIOD, counts, waiting, last_enqueued_at=last, missing_legs=missing, dead=dead)
 
 
@@ -227,7 +241,13 @@ def test_what_died_outside_the_period_is_told_and_nothing_is_called_complete():
 
 
 def test_of_an_empty_queue_nothing_is_claimed():
-    assert coverage(last=None).sentences() == ["No request was ever enqueued: nothing is known of any call."]
+    assert coverage([], last=None).sentences() == [
+        "No request was ever enqueued: nothing is known of any call."
+    ]
+
+
+def test_a_period_in_which_nothing_was_enqueued_says_so():
+    assert coverage([]).sentences()[1:] == ["No request was enqueued in this period."]
 
 
 # --- Words -------------------------------------------------------------------------------------------
@@ -282,6 +302,21 @@ def test_figures_never_hold_a_number_that_is_to_be_masked():
 
     assert "98400" not in repr(traffic)
     assert "91000" not in repr(traffic)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "shown"),
+    [
+        (("1234.5", "0.39"), ["1,234.50", "0.39"]),
+        (("2.405", "1.2", None, "0"), ["2.405", "1.200", "–", "0.000"]),
+        (("1E+3", "-0.5000"), ["1,000.00", "-0.50"]),
+    ],
+)
+def test_amounts_of_a_column_have_the_same_number_of_decimals(amounts, shown):
+    column = [None if amount is None else Decimal(amount) for amount in amounts]
+
+    assert [money(amount, places_of(column)) for amount in column] == shown
+    assert [money(Decimal("0.1234"), 3)] == ["0.1234"]  # no digit is ever lost
 
 
 @pytest.mark.parametrize(
