@@ -149,10 +149,12 @@ def _print_money(console: Console, report: Report) -> None:
             console.print(f"and {number(further)} further destinations")
     for balance in report.balances:
         _title(console, f"Balance, account {balance.account}")
-        console.print(f"{gist_of(balance)} {TOP_UPS}")
+        console.print(gist_of(balance))
         console.print(
             f"{number(balance.legs_without_balance)} of {number(balance.legs)} legs have no balance."
         )
+    if any(balance.top_ups for balance in report.balances):
+        console.print(f"\n{TOP_UPS}")
 
 
 def _title(console: Console, text: str) -> None:
