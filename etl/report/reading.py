@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from etl.cdr.masking import masked_number, masked_text
 from etl.db import traffic as stored
-from etl.db.request_queue import database_now
+from etl.db.clock import database_now
 from etl.db.status import dead_by_error_kind
 from etl.report.balances import Balance, follow_balances
 from etl.report.coverage import Coverage, coverage_of
