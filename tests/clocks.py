@@ -19,5 +19,5 @@ def shifted(seconds: float) -> dict[str, str]:
 
 
 def hurried(times: float) -> dict[str, str]:
-    """The environment of a process whose clock is right at its start, and then runs so many times too fast."""
+    """The environment of a process whose clock is right at first, and runs so many times too fast."""
     return {"LD_PRELOAD": str(LIBFAKETIME), "FAKETIME": f"+0 x{times}"}
