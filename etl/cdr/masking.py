@@ -9,8 +9,8 @@ from etl.cdr.numbers import read_number
 
 _KEPT = 2
 # What can be a number or an agent's ID in free text, whatever stands round it ("tel:98…", "98…@host"): seven
-# digits with up to three other signs between one and the next, or five that are grouped as people do. A date or
-# an amount can look the same, and is masked too.
+# digits with up to three other signs between one and the next, or five that are grouped as people do. A date
+# or an amount can look the same, and is masked too.
 _NUMBER = re.compile(r"\+?\d(?:[\W_]{0,3}\d){6,}|\+?\d(?:[ ()_-]?\d){4,}")
 
 # Whom a leg called, in the sentences of the view data_quality: anything at all, and an agent's name too. What
