@@ -22,7 +22,8 @@ _DAY = {
     "type": "temporal",
     "timeUnit": "utcyearmonthdate",
     "title": None,
-    "axis": {"format": "%b %d"},
+    # Of a short period there are ticks within days too, and no day is to be named twice.
+    "axis": {"labelExpr": "utchours(datum.value) ? '' : utcFormat(datum.value, '%b %d')"},
 }
 _STATES = {
     "done": "#4c9f70",
