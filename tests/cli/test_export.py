@@ -99,6 +99,16 @@ def test_text_is_made_safe_for_spreadsheets_unless_a_program_wants_it_raw(analys
     assert ",-0.39," in raw
 
 
+def test_a_sum_that_parquet_cannot_hold_is_told_in_a_line_and_csv_holds_it(analyst):
+    analyst.rows("UPDATE call_legs SET rate = 6e19")
+    refused = analyst.run("export", "calls", "--output", "calls.parquet")
+
+    assert (refused.code, refused.stdout, files(analyst)) == (1, "", [])
+    assert refused.stderr.startswith("cdr-sync: Parquet cannot hold the billed_rate_total 12000000000")
+    assert len(refused.stderr.splitlines()) == 1
+    assert ",120000000000000000000," in analyst.type("export", "calls").stdout
+
+
 @pytest.mark.parametrize(("module", "writer", "name"), WRITERS, ids=["csv", "parquet"])
 @pytest.mark.parametrize("harm", ["SIGINT", "SIGTERM", "ENOSPC"])
 def test_a_file_that_does_not_get_whole_leaves_the_one_before_and_nothing_else(
