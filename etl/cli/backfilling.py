@@ -55,12 +55,14 @@ class Backfill:
             label = batch or new_label(connection)
         order = Order(replace(selection, unmarked_by=label), marking(label), self.account, label)
         if self.is_dry_run:
-            self._forecast(engine, label, foresee(engine, order, None if lots is None else distinct(lots)))
-            return
-        result = self._mark(engine, order, label, lots)
-        if ids is not None and ids.invalid and not ids.valid:
-            raise click.exceptions.Exit(1)  # each entry was told
-        if is_run:
+            result = foresee(engine, order, None if lots is None else distinct(lots))
+        else:
+            result = self._mark(engine, order, label, lots)
+        if ids is not None:
+            ids.require_any()
+        if self.is_dry_run:
+            self._forecast(engine, label, result)
+        elif is_run:
             self._work_off(engine, label, result)
         else:
             self._tell(label, result)

@@ -49,6 +49,5 @@ def command(
     engine = app.engine()
     enqueue = partial(enqueue_requests, account=account or DEFAULT_ACCOUNT, batch=batch, delay=delay)
     new = sum(in_transaction(engine, partial(enqueue, request_ids=lot)) for lot in lots if lot)
+    ids.require_any()
     click.echo(f"{counted(new, 'new request')}, {ids.valid - new:,} already known, {ids.invalid:,} invalid")
-    if ids.invalid and not ids.valid:
-        raise click.exceptions.Exit(1)

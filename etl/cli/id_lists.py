@@ -31,6 +31,11 @@ class IdList:
         lots = self._lots()
         return itertools.chain([next(lots, [])], lots)
 
+    def require_any(self) -> None:
+        """Refuse, at its end, a list that held no ID at all; each entry was told by then."""
+        if self.invalid and not self.valid:
+            raise UsageError("Nothing of what is listed is a request ID")
+
     def _lots(self) -> Iterator[list[str]]:
         while entries := list(itertools.islice(self._entries, LOT)):
             yield [entry.request_id for place, entry in entries if self._is_valid(place, entry)]

@@ -148,13 +148,6 @@ def test_lines_that_are_no_id_are_told_and_keep_nobody_else_out(past):
     assert marked(past) == {"1"}
 
 
-def test_a_list_without_any_id_is_a_failure(past):
-    result = past.type("backfill", "--from-file", "-", stdin="no id\n")
-
-    assert result.exit_code == 1
-    assert marked(past) == set()
-
-
 def test_what_a_run_has_in_hand_is_left_to_it_and_said_so(operator, simulator):
     simulator.latency = 4.0
     operator.type("enqueue", "answered-1")

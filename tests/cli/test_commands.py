@@ -402,6 +402,28 @@ def test_a_file_that_cannot_be_read_is_named_and_leaves_no_database(new_operator
     assert not new_operator.database.exists()
 
 
+@pytest.mark.parametrize("command", ["enqueue", "backfill"])
+@pytest.mark.parametrize("content", ["requestid\none\n", "when;requestid\n1;one\n", '["one", "two"]'])
+def test_a_list_that_is_none_by_its_first_line_is_refused_whole(new_operator, command, content):
+    new_operator.environment |= {"PIOPIY_APP_ID": "1", "PIOPIY_SECRET": "sssssss"}
+    result = new_operator.type(command, "--from-file", "-", stdin=content)
+
+    assert result.exit_code == 2
+    assert mistake(result).startswith("cdr-sync: line 1 ")
+    assert "a column request_id" in mistake(result)
+    assert not new_operator.database.exists()
+
+
+@pytest.mark.parametrize("words", [["enqueue"], ["backfill"], ["backfill", "--dry-run"]], ids=" ".join)
+def test_a_list_without_any_id_is_wrong_usage(operator, words):
+    result = operator.type(*words, "--from-file", "-", stdin="neither this\nnor that\n")
+
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("cdr-sync: Nothing of what is listed is")
+    assert result.stdout == ""
+    assert operator.states() == {}
+
+
 @pytest.mark.parametrize("duration", ["5x", "ten", "-5s", "", "1e3", "nan"])
 def test_a_wrong_duration_is_a_mistake_that_shows_how_to_write_one(operator, duration):
     result = operator.type("enqueue", "one", f"--delay={duration}")
