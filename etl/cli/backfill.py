@@ -13,7 +13,6 @@ from etl.cli.backfilling import Backfill
 from etl.cli.completion import complete_listed
 from etl.cli.id_lists import IdList
 from etl.cli.options import (
-    INSTANT,
     NUMBER_OR_PERCENT,
     Share,
     account_option,
@@ -22,6 +21,7 @@ from etl.cli.options import (
     from_file_option,
     json_option,
     label_option,
+    period_options,
     time_limit_option,
     workers_option,
 )
@@ -69,8 +69,9 @@ class _States(click.ParamType[tuple[str, ...]]):
 @click.argument("request_ids", nargs=-1, metavar="[ID]...")
 @from_file_option
 @click.option("--only", type=_States(), metavar="STATES", help=f"Of {', '.join(_STATES)}; all by default.")
-@click.option("--since", type=INSTANT, metavar="T", help="Only those enqueued at this instant or later.")
-@click.option("--until", type=INSTANT, metavar="T", help="Only those enqueued before this instant.")
+@period_options(
+    since="Only those enqueued at this instant or later.", until="Only those enqueued before this instant."
+)
 @error_kind_option
 @account_option
 @label_option("--batch", help_text="Label to give them; alone, it takes those that have it.")

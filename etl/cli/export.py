@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from etl.cli.app import App, pass_app
-from etl.cli.options import INSTANT, account_option, file_option
+from etl.cli.naming import require_known
+from etl.cli.options import account_option, file_option, period_options
 from etl.cli.output import counted, output_to
 from etl.errors import UsageError
 
@@ -26,8 +27,7 @@ _CSV, _PARQUET = "csv", "parquet"
 
 @click.command("export")
 @click.argument("subject", type=click.Choice(list(_NOUNS)))
-@click.option("--since", type=INSTANT, metavar="T", help="Only calls at this instant or later.")
-@click.option("--until", type=INSTANT, metavar="T", help="Only calls before this instant.")
+@period_options(since="Only calls at this instant or later.", until="Only calls before this instant.")
 @account_option
 @click.option(
     "--format",
@@ -75,6 +75,7 @@ def _write(app: App, sink: BinaryIO, subject: str, portion: Portion, form: str, 
 
     count = 0
     with app.reading(read_seconds=READ_SECONDS) as connection:
+        require_known(app, connection, account=portion.account)
         writer = _writer(form, sink, fields_of(subject), is_raw=is_raw)
         try:
             with closing(stream_rows(connection, subject, portion)) as lots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -154,7 +155,8 @@ def _tell_of_strangers(app: App, engine: Engine) -> None:
     for name in strangers:
         app.log.warning(
             f"Requests wait for account {name!r}, for which there are no credentials: add [accounts.{name}] "
-            f"to the settings, or cancel them (`cdr-sync requests list --account {name}`).",
+            "to the settings, or cancel them (`cdr-sync requests cancel --all-pending --account "
+            f"{shlex.quote(name)}`).",
             account=name,
         )
 

@@ -69,6 +69,7 @@ def test_calls_can_be_narrowed_to_a_period_and_an_account(analyst):
     assert count("--until", first) == 0
     assert count("--since", first, "--until", last) < 10
     assert count("--account", "default") == 10
+    analyst.type("enqueue", "one", "--account", "sales")
     assert count("--account", "sales") == 0
 
 

@@ -180,7 +180,9 @@ def test_an_id_in_the_first_line_is_no_header(first):
     assert read(f"{first}\nb\n") == [(1, first), (2, "b")]
 
 
-@pytest.mark.parametrize("text", ['["a", "b"]', '[{"request_id": "a"}]', "  [\n", '{\n  "request_id": "a"\n}'])
+@pytest.mark.parametrize(
+    "text", ['["a", "b"]', '[{"request_id": "a"}]', "  [\n", '{\n  "request_id": "a"\n}']
+)
 def test_a_json_document_of_many_lines_is_refused_with_what_is_accepted(text):
     with pytest.raises(UsageError, match=r"line 1 begins a JSON document .*JSON lines \(one object a line\)"):
         list(read_request_ids(text.splitlines(keepends=True)))
