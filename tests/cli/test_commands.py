@@ -820,6 +820,31 @@ def test_fetch_with_wrong_credentials_is_77(operator):
     assert "credentials" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("status", "page", "code"),
+    [(404, "<html>Not Found</html>", 77), (200, "<!DOCTYPE html>", 69), (301, "", 1)],
+)
+def test_fetch_of_a_page_that_is_not_the_api_names_its_setting_and_blames_no_credentials(
+    operator, answering, status, page, code
+):
+    url = answering(lambda _: (status, page.encode()))
+    result = operator.type("fetch", "answered-1", CDR_SYNC_API_URL=url)
+
+    assert result.exit_code == code
+    assert result.stderr.endswith("is CDR_SYNC_API_URL right?\n")
+    assert "credentials" not in result.stderr
+
+
+def test_a_run_against_a_page_that_is_not_the_api_names_its_setting(operator, answering):
+    operator.type("enqueue", "one", "two", "three", "four", "five")
+    url = answering(lambda _: (404, b"<html>Not Found</html>"))
+    result = operator.type("sync", CDR_SYNC_API_URL=url)
+
+    assert result.exit_code == 77
+    assert "is CDR_SYNC_API_URL right?" in result.stderr
+    assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
+
+
 def test_fetch_of_an_api_that_nobody_listens_at_is_69(operator):
     result = operator.type("fetch", "answered-1", CDR_SYNC_API_URL="http://127.0.0.1:9/")
 
