@@ -1172,6 +1172,18 @@ def test_a_schema_from_the_future_is_78_and_is_not_called_behind(operator):
     assert "upgrade cdr-sync" in mistake(result)
 
 
+@pytest.mark.parametrize("path", ["/there/x.sqlite", "there/x.db"])
+def test_a_path_in_place_of_a_url_is_told_as_the_url_that_was_meant(new_operator, path, monkeypatch):
+    monkeypatch.chdir(new_operator.home)
+    path = f"{new_operator.home}{path}" if path.startswith("/") else path
+    result = new_operator.type("--database-url", path, "status")
+    meant = mistake(result).partition("did you mean ")[2].removesuffix("?")
+
+    assert result.exit_code == 78
+    assert meant == f"sqlite:///{new_operator.home / path}"
+    assert new_operator.type("--database-url", meant, "db", "upgrade").exit_code == 0
+
+
 @pytest.mark.parametrize(
     "url",
     ["oracle://me:hunter2@db/x", "mssql+pyodbc://me:hunter2@db/x", "me:hunter2@db/x", "sqlite:/me:hunter2"],
