@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from etl.export.parquet import ParquetWriter
 
 _NOUNS = {"legs": "leg", "calls": "call"}
-_CSV, _PARQUET = "csv", "parquet"
+_FORMS = _CSV, _PARQUET = "csv", "parquet"
 
 
 @click.command("export")
@@ -32,8 +33,8 @@ _CSV, _PARQUET = "csv", "parquet"
 @click.option(
     "--format",
     "form",
-    type=click.Choice([_CSV, _PARQUET]),
-    help="What to write; by default parquet where FILE ends so, else csv.",
+    type=click.Choice(_FORMS),
+    help="What to write; by default as FILE ends, or else csv.",
 )
 @file_option("--output", help_text="Write FILE, whole or not at all, and not standard output.")
 @click.option("--raw", is_flag=True, help="Write text into CSV as it is, not as spreadsheets need it.")
@@ -58,7 +59,9 @@ def command(
     from etl.db.exports import Portion  # noqa: PLC0415
     from etl.sync.stopping import exit_on_sigterm  # noqa: PLC0415
 
-    form = form or (_PARQUET if (output or "").endswith(f".{_PARQUET}") else _CSV)
+    form = _form(form, output)
+    if raw and form == _PARQUET:
+        raise UsageError("--raw is for CSV: in Parquet, text always stands as it is")
     if form == _PARQUET and output is None and sys.stdout.isatty():
         raise UsageError("Parquet is not for a terminal: add --output FILE")
     with exit_on_sigterm(), output_to(output) as sink:
@@ -68,6 +71,16 @@ def command(
         app.log.info(told)
     elif output is not None or not sys.stdout.isatty():
         click.echo(told, err=True)
+
+
+def _form(form: str | None, output: str | None) -> str:
+    """What to write: as it was said, else as the name of the file ends; refused where these disagree."""
+    ending = Path(output or "").suffix.lower().removeprefix(".")
+    if form is None and ending.isalpha() and ending not in _FORMS:
+        raise UsageError(f"{output} would hold CSV: call it .csv or .parquet, or add --format to have it so")
+    if form is not None and ending in _FORMS and ending != form:
+        raise UsageError(f"{output} would hold {form}: change its ending, or --format")
+    return form or (ending if ending in _FORMS else _CSV)
 
 
 def _write(app: App, sink: BinaryIO, subject: str, portion: Portion, form: str, *, is_raw: bool) -> int:
