@@ -33,6 +33,7 @@ from etl.settings import LONGEST_NAME
 # A cancelled request was taken out by a person, and is brought back by name alone: `requests retry ID`.
 _STATES = (PENDING, DONE, EMPTY, DEAD)
 _ALL = "all"
+_ONLY = f"Only those that are {', '.join(_STATES)} (some with commas between them), or all."
 _WHICH = (
     "Which requests? Give IDs, --from-file, --since, --until, --error-kind, --only STATES (`--only all` "
     "takes everything), or --batch LABEL for those that have it"
@@ -68,7 +69,7 @@ class _States(click.ParamType[tuple[str, ...]]):
 @click.command("backfill")
 @click.argument("request_ids", nargs=-1, metavar="[ID]...")
 @from_file_option
-@click.option("--only", type=_States(), metavar="STATES", help=f"Of {', '.join(_STATES)}; all by default.")
+@click.option("--only", type=_States(), metavar="STATES", help=_ONLY)
 @period_options(
     since="Only those enqueued at this instant or later.", until="Only those enqueued before this instant."
 )

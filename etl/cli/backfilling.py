@@ -123,7 +123,10 @@ class Backfill:
         if self.as_json:
             print_json({**texts.result_document(result), **texts.forecast_document(ahead)})
         else:
-            click.echo(texts.result_text(result, is_dry_run=True) + "\n" + texts.forecast_text(ahead))
+            if result.total or not ahead.calls or result.marked:
+                click.echo(texts.result_text(result, is_dry_run=True))
+            if ahead.calls:
+                click.echo(texts.forecast_text(ahead))
 
     def _tell(self, label: str, result: Result) -> None:
         """Tell what was marked, where nothing is run."""

@@ -10,7 +10,7 @@ import click
 from etl.cli.app import App, pass_app
 from etl.cli.id_lists import IdList
 from etl.cli.naming import warn_of_stranger
-from etl.cli.options import DURATION, account_option, batch_option, from_file_option
+from etl.cli.options import DURATION, account_option, from_file_option, label_option
 from etl.cli.output import counted
 from etl.errors import UsageError
 from etl.request_lists import LONGEST
@@ -21,7 +21,7 @@ from etl.settings import DEFAULT_ACCOUNT, LONGEST_NAME
 @click.argument("request_ids", nargs=-1, metavar="[ID]...")
 @from_file_option
 @account_option
-@batch_option
+@label_option("--batch", help_text="Label to give them, by which other commands select them.")
 @click.option("--delay", type=DURATION, default="0", help="Ask for them only after this time, such as 90s.")
 @pass_app
 def command(

@@ -141,7 +141,7 @@ def _in_order(ctx: click.Context, param: click.Parameter, value: datetime | None
 account_option = click.option(
     "--account", metavar="NAME", shell_complete=complete_accounts, help="Account from the settings."
 )
-batch_option = label_option("--batch", help_text="Batch that the requests were labelled with.")
+batch_option = label_option("--batch", help_text="Only those with this label.")
 error_kind_option = click.option(
     "--error-kind",
     type=click.Choice(error_kinds()),

@@ -44,11 +44,11 @@ def retry(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Replay requests: make them pending, due now, with all attempts before them.
+    """Make requests pending again, with all attempts before them.
 
-    Takes IDs (dead, empty, done or cancelled ones), or dead requests by --error-kind or --all-dead. Their
-    history stays: legs, answers, and the last error. What is pending or running is left alone. The next
-    `cdr-sync sync` asks for them.
+    They are due now, and the next `cdr-sync sync` asks for them. Takes IDs (dead, empty, done or cancelled
+    ones), or dead requests by --error-kind or --all-dead. Their history stays: legs, answers, and the last
+    error. What is pending or running is left alone.
     """
     from etl.db.replays import REPLAY  # noqa: PLC0415
     from etl.db.selection import Selection  # noqa: PLC0415

@@ -76,7 +76,10 @@ def list_(
 @json_option
 @pass_app
 def show(app: App, request_id: str, *, account: str | None, as_json: bool) -> None:
-    """Tell the story of request ID: its state, its errors, its answers, its legs, and what comes next."""
+    """Tell the story of request ID.
+
+    That is its state, its errors, its answers, its legs, and what comes next.
+    """
     from etl.db.stories import find_requests, findings_on, legs_of, responses_of  # noqa: PLC0415
 
     stories = []

@@ -127,6 +127,11 @@ def test_the_help_lists_every_command_with_its_summary(new_operator):
     assert [name for name, summary in SUMMARIES.items() if f"{name} {summary}" not in shown] == []
 
 
+@pytest.mark.parametrize("group", ["db", "requests", "runs"])
+def test_the_list_of_commands_fits_a_terminal_of_the_usual_width(new_operator, group):
+    assert "..." not in new_operator.type(group, "--help", COLUMNS="80").stdout.partition("Commands:")[2]
+
+
 def test_the_version_is_told(new_operator):
     result = new_operator.type("--version")
 
