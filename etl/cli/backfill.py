@@ -27,8 +27,6 @@ from etl.cli.options import (
 )
 from etl.db.states import DEAD, DONE, EMPTY, PENDING
 from etl.errors import UsageError
-from etl.request_lists import LONGEST
-from etl.settings import LONGEST_NAME
 
 # A cancelled request was taken out by a person, and is brought back by name alone: `requests retry ID`.
 _STATES = (PENDING, DONE, EMPTY, DEAD)
@@ -112,8 +110,6 @@ def command(
     from etl.db.selection import Selection  # noqa: PLC0415
 
     app.set_option("workers", workers)
-    if len(batch or "") > LONGEST or len(account or "") > LONGEST_NAME:
-        raise UsageError(f"An account has up to {LONGEST_NAME} characters, a batch up to {LONGEST}")
     ids = IdList(request_ids, from_file) if request_ids or from_file is not None else None
     is_narrowed = any(given is not None for given in (ids, only, since, until, error_kind))
     if resume is not None and (is_narrowed or batch is not None or no_run):

@@ -13,8 +13,7 @@ from etl.cli.naming import warn_of_stranger
 from etl.cli.options import DURATION, account_option, from_file_option, label_option
 from etl.cli.output import counted
 from etl.errors import UsageError
-from etl.request_lists import LONGEST
-from etl.settings import DEFAULT_ACCOUNT, LONGEST_NAME
+from etl.settings import DEFAULT_ACCOUNT
 
 
 @click.command("enqueue")
@@ -42,8 +41,6 @@ def command(
     from etl.sync.transactions import in_transaction  # noqa: PLC0415
 
     account = account or DEFAULT_ACCOUNT
-    if len(account) > LONGEST_NAME or len(batch or "") > LONGEST:
-        raise UsageError(f"An account has up to {LONGEST_NAME} characters, a batch up to {LONGEST}")
     if not request_ids and from_file is None:
         raise UsageError("There is nothing to enqueue: give IDs, or --from-file FILE")
     ids = IdList(request_ids, from_file)

@@ -12,7 +12,8 @@ import click
 
 from etl.cli.completion import complete_accounts, complete_files, complete_labels
 from etl.errors import RequestError, UsageError
-from etl.settings import parse_duration
+from etl.request_lists import LONGEST
+from etl.settings import LONGEST_NAME, parse_duration
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -89,9 +90,27 @@ class NumberOrPercent(click.ParamType[Share]):
         return Share(amount, is_percent)
 
 
+class Name(click.ParamType[str]):
+    """A name of so many characters at most, and of one at least: a variable of a shell may be empty."""
+
+    name = "name"
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take it, or say what is wrong."""
+        text = str(value)
+        if not 0 < len(text) <= self._longest:
+            self.fail(f"it has {len(text):,} characters, where 1 to {self._longest} can be", param, ctx)
+        return text
+
+
 def label_option(name: str, *, help_text: str) -> Callable[[_F], _F]:
     """An option that takes the label of a batch."""
-    return click.option(name, metavar="LABEL", shell_complete=complete_labels, help=help_text)
+    return click.option(
+        name, type=Name(LONGEST), metavar="LABEL", shell_complete=complete_labels, help=help_text
+    )
 
 
 def file_option(name: str, *, help_text: str) -> Callable[[_F], _F]:
@@ -139,7 +158,11 @@ def _in_order(ctx: click.Context, param: click.Parameter, value: datetime | None
 
 
 account_option = click.option(
-    "--account", metavar="NAME", shell_complete=complete_accounts, help="Account from the settings."
+    "--account",
+    type=Name(LONGEST_NAME),
+    metavar="NAME",
+    shell_complete=complete_accounts,
+    help="Account from the settings.",
 )
 batch_option = label_option("--batch", help_text="Only those with this label.")
 error_kind_option = click.option(

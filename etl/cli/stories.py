@@ -56,4 +56,4 @@ def _next(story: Mapping[str, Any]) -> str:
     if story["state"] == RUNNING:
         return f"{story['worker']} asks for it, and holds it until {shown(story['lease_until'])}"
     replay = "; `cdr-sync requests retry ID` replays it" if story["state"] == DEAD else ""
-    return f"nothing; it ended so at {shown(story['finished_at'])}{replay}"
+    return f"nothing: it was settled at {shown(story['finished_at'])}{replay}"

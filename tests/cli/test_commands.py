@@ -818,6 +818,15 @@ def test_fetch_says_by_its_exit_code_what_came_and_asks_only_once(operator, simu
     assert simulator.total_calls == 1
 
 
+@pytest.mark.parametrize("wrong", ["", "two words", "x" * 256])
+def test_fetch_asks_for_nothing_that_can_be_no_request(operator, simulator, wrong):
+    result = operator.type("fetch", wrong)
+
+    assert result.exit_code == 2
+    assert mistake(result).startswith("cdr-sync: ID ")
+    assert simulator.total_calls == 0
+
+
 def test_fetch_with_wrong_credentials_is_77(operator):
     result = operator.type("fetch", "answered-1", PIOPIY_SECRET="wrong")
 

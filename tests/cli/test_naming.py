@@ -132,6 +132,20 @@ def test_a_run_for_a_label_that_may_still_come_is_no_mistake_and_a_look_at_it_sa
     assert look.stderr == "cdr-sync: No request has the label 'octobre': did you mean 'october'?\n"
 
 
+@pytest.mark.parametrize(
+    "words", [["enqueue", "one"], ["sync"], ["backfill", "one"], ["requests", "list"]], ids=" ".join
+)
+@pytest.mark.parametrize(("option", "longest"), [("--account", 64), ("--batch", 255)])
+def test_a_name_is_neither_empty_nor_longer_than_its_column(queue, words, option, longest):
+    before = everything_in(queue)
+    empty, long = queue.type(*words, option, ""), queue.type(*words, option, "x" * (longest + 1))
+
+    assert (empty.exit_code, long.exit_code) == (2, 2)
+    assert f"'{option}': it has 0 characters, where 1 to {longest} can be" in told(empty)
+    assert f"it has {longest + 1} characters" in told(long)
+    assert everything_in(queue) == before
+
+
 # Requests that nobody here asks for
 
 
