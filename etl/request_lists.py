@@ -46,6 +46,8 @@ def read_request_ids(lines: Iterable[str]) -> Iterator[Listed]:
         return
     head = first[1].lstrip("\ufeff")
     rest = itertools.chain([(first[0], head)], numbered)
+    if "\x00" in head or head.startswith("PK\x03\x04"):
+        raise UsageError(f"line {first[0]} is not text in UTF-8: save a spreadsheet as CSV, in UTF-8")
     if head.lstrip().startswith("[") or head.strip() == "{":
         raise UsageError(f"line {first[0]} begins a JSON document of many lines: {_ACCEPTED}")
     if head.lstrip().startswith("{"):

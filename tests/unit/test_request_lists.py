@@ -188,6 +188,14 @@ def test_a_json_document_of_many_lines_is_refused_with_what_is_accepted(text):
         list(read_request_ids(text.splitlines(keepends=True)))
 
 
+@pytest.mark.parametrize(
+    "content", ["request_id\r\na\r\n".encode("utf-16"), b"PK\x03\x04\x14\x08\n", b"\x00\n"]
+)
+def test_a_file_of_another_kind_is_refused_with_what_to_do(content):
+    with pytest.raises(UsageError, match="line 1 is not text in UTF-8: save a spreadsheet as CSV, in UTF-8"):
+        list(read_request_ids(content.decode(errors="replace").splitlines(keepends=True)))
+
+
 # --- JSON lines --------------------------------------------------------------------------------------
 
 
