@@ -157,6 +157,16 @@ def test_the_demo_off_a_terminal_is_plain_text_that_adds_up(new_operator):
     assert int(claims) == sum(int(part.split()[0]) for part in outcomes.split(" + "))
 
 
+def test_the_demo_started_as_a_module_says_what_can_be_typed(new_operator):
+    module = {"program": (sys.executable, "-m", "etl"), "PATH": "/usr/bin:/bin"}
+    finished = finish(new_operator.start("demo", **module))
+    (line,) = (line for line in finished.stdout.splitlines() if line.endswith(" status"))
+    status = finish(new_operator.start("-c", line, program=("sh",)))
+
+    assert (status.code, status.stderr) == (0, "")
+    assert status.stdout.startswith("Requests: 0 pending")
+
+
 def test_the_demo_stopped_early_says_130_and_leaves_no_traceback(new_operator):
     process = new_operator.start("demo")
     while b"3. sync" not in process.stdout.readline():
