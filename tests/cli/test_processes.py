@@ -160,7 +160,7 @@ def test_the_demo_off_a_terminal_is_plain_text_that_adds_up(new_operator):
 def test_the_demo_started_as_a_module_says_what_can_be_typed(new_operator):
     module = {"program": (sys.executable, "-m", "etl"), "PATH": "/usr/bin:/bin"}
     finished = finish(new_operator.start("demo", **module))
-    (line,) = (line for line in finished.stdout.splitlines() if line.endswith(" status"))
+    (line,) = (line for line in finished.stdout.splitlines() if line.endswith("sqlite3 status"))
     status = finish(new_operator.start("-c", line, program=("sh",)))
 
     assert (status.code, status.stderr) == (0, "")
