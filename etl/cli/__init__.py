@@ -59,6 +59,18 @@ class _LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except (
+            click.exceptions.NoSuchCommand
+        ) as error:  # click looks for alike ones among those it has loaded
+            raise click.exceptions.NoSuchCommand(
+                error.command_name, possibilities=_COMMANDS, ctx=ctx
+            ) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         from etl.cli.summaries import SUMMARIES  # noqa: PLC0415
 
@@ -144,6 +156,9 @@ def _tell(error: BaseException, app: App | None) -> None:
     """Write a failure for a person. A traceback is only for faults of this program, and holds no values."""
     match error:
         case click.exceptions.Exit() | click.Abort() | KeyboardInterrupt():
+            return
+        case click.NoSuchOption(option_name=name) if any(name in option.opts for option in cli.params):
+            click.UsageError(f"The option {name!r} comes before the command.", error.ctx).show()
             return
         case click.ClickException():
             error.show()

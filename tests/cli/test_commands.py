@@ -142,7 +142,15 @@ def test_a_command_that_does_not_exist_is_wrong_usage(new_operator):
     result = new_operator.type("snyc")
 
     assert result.exit_code == 2
-    assert "snyc" in mistake(result)
+    assert mistake(result) == "Error: No such command 'snyc'. Did you mean 'sync'?"
+
+
+@pytest.mark.parametrize("option", ["-v", "--verbose", "--config", "--database-url", "--log-format"])
+def test_an_option_of_all_commands_behind_one_of_them_is_told_its_place(new_operator, option):
+    result = new_operator.type("sync", option, "x")
+
+    assert result.exit_code == 2
+    assert mistake(result) == f"Error: The option '{option}' comes before the command."
 
 
 def test_no_command_at_all_shows_the_help(new_operator):
@@ -344,6 +352,20 @@ def test_an_invalid_argument_is_named_by_what_was_typed(operator):
 
     assert "with space" in result.stderr
     assert "1 invalid" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["enqueue", "backfill"])
+def test_a_file_in_the_place_of_an_id_is_told_how_to_be_read(operator, command, monkeypatch):
+    monkeypatch.chdir(operator.home)
+    (operator.home / "two ids.csv").write_text("one\n")
+    (operator.home / "answered-1").touch()
+    results = [operator.type(command, "one", name) for name in ("two ids.csv", "-", "./answered-1")]
+
+    assert [result.exit_code for result in results] == [2, 2, 2]
+    assert mistake(results[0]).endswith("is a file and no request ID: write --from-file 'two ids.csv'")
+    assert mistake(results[1]).endswith("write --from-file -")
+    assert operator.states() == {}
+    assert operator.type(command, "answered-1").exit_code == 0
 
 
 def test_arguments_and_a_file_go_together(operator):
