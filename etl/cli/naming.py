@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from typing import TYPE_CHECKING
 
@@ -42,12 +41,14 @@ def tell_of_unknown_label(app: App, connection: Connection, batch: str | None) -
 
 def _label_problem(app: App, connection: Connection, batch: str) -> str | None:
     """What to say of a label that no request has, with those spelled alike; None where one has it."""
+    from difflib import get_close_matches  # noqa: PLC0415 (only where something is wrong)
+
     from etl.db.batches import is_label_used  # noqa: PLC0415
     from etl.db.recent import recent_labels  # noqa: PLC0415
 
     if is_label_used(connection, batch):
         return None
-    alike = difflib.get_close_matches(batch, recent_labels(app.settings.database_url))
+    alike = get_close_matches(batch, recent_labels(app.settings.database_url))
     used = [repr(label) for label in alike if is_label_used(connection, label)]  # a run may have had none
     return f"No request has the label {batch!r}" + (f": did you mean {' or '.join(used)}?" if used else "")
 
