@@ -34,7 +34,8 @@ _RATE_LIMITED = 429
 _LONGEST_NUMBER = 18  # digits
 _LARGEST_COUNT = 2**31 - 1
 _MESSAGE_LENGTH = 200
-_DOUBT = "; that is a web page, and none of the API's answers: is CDR_SYNC_API_URL right?"
+# What is said of it where it may not have been the API that answered.
+DOUBT = "; that is a web page, and none of the API's answers: is CDR_SYNC_API_URL right?"
 
 # Digits stay as they were sent: money must not pass through a binary float. NaN and Infinity, which are
 # no JSON but which Python lets through, become Decimals that the fields refuse by name.
@@ -166,7 +167,7 @@ def _said(status: int, body: bytes) -> str:
 def _beginning(status: int, body: bytes) -> str:
     beginning = repr(body[:60].decode(errors="replace"))
     # A path that the vendor's server does not know gets a page and a 404; one that is down, a page and a 5xx.
-    return f"{beginning}{_DOUBT}" if is_page(body) and status < 500 else beginning  # noqa: PLR2004 (5xx)
+    return f"{beginning}{DOUBT}" if is_page(body) and status < 500 else beginning  # noqa: PLR2004 (5xx)
 
 
 def is_page(body: bytes) -> bool:

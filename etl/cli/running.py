@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from etl.cdr.answers import DOUBT
 from etl.cli.app import App
 from etl.cli.output import counted
 from etl.cli.progress import watched
@@ -92,9 +93,13 @@ def tell_problems(app: App, summary: Summary) -> None:
     log = app.log
     log.bind(run=summary.run_id)
     for name, reason in summary.refused.items():
+        told = f"PIOPIY refuses the credentials of account {name!r} ({reason}). Check its app ID and secret"
+        if reason.endswith(DOUBT):
+            told = (
+                f"PIOPIY's API does not answer account {name!r} ({reason}). If it is, check app ID and secret"
+            )
         log.error(
-            f"PIOPIY refuses the credentials of account {name!r} ({reason}). Check its app ID and secret; "
-            "`cdr-sync doctor` tries them. Every request was given back, and no attempt was used.",
+            f"{told}; `cdr-sync doctor` tries them. Every request was given back, and no attempt was used.",
             account=name,
         )
     for name, reason in summary.api_down.items():

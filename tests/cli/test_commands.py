@@ -877,7 +877,8 @@ def test_a_run_against_a_page_that_is_not_the_api_names_its_setting(operator, an
     result = operator.type("sync", CDR_SYNC_API_URL=url)
 
     assert result.exit_code == 77
-    assert "is CDR_SYNC_API_URL right?" in result.stderr
+    assert "PIOPIY's API does not answer account 'default' (HTTP status 404: " in result.stderr
+    assert "is CDR_SYNC_API_URL right?). If it is, check app ID and secret; " in result.stderr
     assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
 
 
