@@ -15,8 +15,10 @@ LONGEST = 255
 _COLUMN = "request_id"
 _FOREIGN = frozenset(' \ufffd,;|"{}[]')  # of other formats, of lost characters: never of an ID
 _DELIMITERS = (",", ";", "\t", "|")
-# The name of a column, and no ID: PIOPIY's are as long as a line of neither.
-_OTHER_COLUMN = re.compile(r"([a-z]{1,12}[ _.-]?)?(id|uuid|guid)s?", re.IGNORECASE)
+# The name of a column, such as `Call ID` or `requestid`, and no ID that ends in these letters, such as `grid`.
+_OTHER_COLUMN = re.compile(
+    r"([a-z]{1,12}[ _.-]|request|req|call|cdr|unique|session|record)?(id|uuid|guid)s?", re.IGNORECASE
+)
 _LONGEST_HEAD = 100_000  # characters: less than the reader of CSV takes for one value
 _ACCEPTED = "a list has one ID a line, or is CSV with a column request_id, or JSON lines (one object a line)"
 
