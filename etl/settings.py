@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 import platformdirs
@@ -54,6 +54,7 @@ class Account:
     app_id: int
     secret: str = field(repr=False)
     secret_file: Path | None = field(default=None, compare=False)  # that it was read from
+    secret_env: str | None = field(default=None, compare=False)  # likewise
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 SETTING_NAMES = tuple(name for name in Settings.__struct_fields__ if name != "accounts")
 _FROM_FILE = ("database_url", "ping_url")  # may be read from the file that `…_FILE` names
+_OF_ACCOUNTS = {"app_id", "secret_file", "secret_env"}
 _HINTS = {
     "api_url": "an http:// or https:// URL without user or password",
     "default_region": "a country of ISO 3166 in two capital letters, such as IN or GB",
@@ -121,7 +123,9 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str] 
         if value is not None:
             _convert(name, value, place, values, problems)
     known = {*SETTING_NAMES, "accounts"}
-    problems += [f"{path}: there is no setting {name!r}" for name in content if name not in known]
+    problems += [
+        f"{path}: there is no setting {name!r}{_alike(name, known)}" for name in content if name not in known
+    ]
     values["accounts"] = _accounts(content.get("accounts", {}), path, environment, problems)
     settings = Settings(**values)
     if not settings.request_timeout:
@@ -159,6 +163,30 @@ def url_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
 
 def _named_config(options: Mapping[str, object], environment: Mapping[str, str]) -> object:
     return options.get("config") or environment.get("CDR_SYNC_CONFIG")
+
+
+def unknown_variables(accounts: Iterable[Account], environment: Mapping[str, str] = os.environ) -> list[str]:
+    """What to say of the environment variables that are named as if they were settings, and are none."""
+    begin = environment_name("")
+    known = {
+        "CONFIG",
+        *(name.upper() for name in SETTING_NAMES),
+        *(f"{name.upper()}_FILE" for name in _FROM_FILE),
+    }
+    ours = {f"{begin}{name}" for name in known} | {account.secret_env for account in accounts}
+    return [
+        f"there is no setting {name}{_alike(name.removeprefix(begin), known, begin)}"
+        for name in sorted(environment)
+        if name.startswith(begin) and name not in ours
+    ]
+
+
+def _alike(name: str, known: Iterable[str], begin: str = "") -> str:
+    """The question whether another name was meant, where one is spelled alike."""
+    from difflib import get_close_matches  # noqa: PLC0415 (only where something is wrong)
+
+    # In the order of names: the closest one must not depend on the order of a set.
+    return "".join(f": did you mean {begin}{one}?" for one in get_close_matches(name, sorted(known), n=1))
 
 
 def _require_region(region: str) -> None:
@@ -199,17 +227,33 @@ def _find(
 
 def _convert(name: str, value: object, place: str, values: dict[str, Any], problems: list[str]) -> None:
     field_type = _FIELD_TYPES[name]
-    try:
-        if field_type is timedelta:
+    if field_type is timedelta:
+        try:
             values[name] = parse_duration(value)  # type: ignore[arg-type]  # refuses what is no text or number
-        else:
-            values[name] = msgspec.convert(value, type=field_type, strict=not isinstance(value, str))
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
+        return
+    try:
+        values[name] = msgspec.convert(value, type=field_type, strict=not isinstance(value, str))
         if name == "default_region":
             _require_region(values[name])
-    except ValueError as error:
-        # The value is not repeated where it could hold a password.
-        wanted = _HINTS.get(name)
-        problems.append(f"{place} must be {wanted}" if wanted else f"{place}: {error}")
+    except ValueError:
+        # The value is not repeated, since it could hold a password.
+        problems.append(f"{place} must be {_wanted(name)}")
+
+
+def _wanted(name: str) -> str:
+    """What a setting takes, but for durations."""
+    field_type = _FIELD_TYPES[name]
+    if name in _HINTS:
+        return _HINTS[name]
+    if get_origin(field_type) is Literal:
+        *words, last = get_args(field_type)
+        return f"{', '.join(words)} or {last}"
+    if field_type is str:
+        return "text"
+    number, bounds = get_args(field_type)
+    return f"a {'whole ' if number is int else ''}number from {bounds.ge:,} to {bounds.le:,}"
 
 
 def _accounts(
@@ -250,11 +294,14 @@ def _account(
     app_id = str(table.get("app_id") or "").strip()
     if not (app_id.isascii() and app_id.isdigit() and len(app_id) <= 18):  # noqa: PLR2004 (fits 64 bits)
         problems.append(f"{place}: app_id must be the number that PIOPIY shows (PIOPIY_APP_ID)")
-    unknown = set(table) - {"app_id", "secret_file", "secret_env"}
+    unknown = set(table) - _OF_ACCOUNTS
     if "secret" in unknown:
         problems.append(f"{path}: {place}: a secret does not belong here: use secret_file or secret_env")
     elif unknown:
-        problems += [f"{path}: {place}: there is no setting {name!r}" for name in sorted(unknown)]
+        problems += [
+            f"{path}: {place}: there is no setting {name!r}{_alike(name, _OF_ACCOUNTS)}"
+            for name in sorted(unknown)
+        ]
     secret = ""
     if file := table.get("secret_file"):
         secret = _read_secret_file(str(file), f"{place}: secret_file", problems) or ""
@@ -270,7 +317,8 @@ def _account(
         problems.append(f"{place}: the name is longer than {LONGEST_NAME} characters")
     if len(problems) > before:
         return None
-    return Account(name, int(app_id), secret, Path(str(file)).expanduser() if file else None)
+    path_of_secret = Path(str(file)).expanduser() if file else None
+    return Account(name, int(app_id), secret, path_of_secret, None if file else str(table["secret_env"]))
 
 
 def _read_secret_file(file: str, place: str, problems: list[str]) -> str | None:

@@ -16,3 +16,8 @@ def shifted(seconds: float) -> dict[str, str]:
         "FAKETIME": f"{seconds:+f}",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
+
+
+def hurried(times: float) -> dict[str, str]:
+    """The environment of a process whose clock is right at first, and runs so many times too fast."""
+    return {"LD_PRELOAD": str(LIBFAKETIME), "FAKETIME": f"+0 x{times}"}

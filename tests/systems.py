@@ -12,9 +12,9 @@ from time import monotonic
 import pytest
 from sqlalchemy import func, select, update
 
+from etl.db.clock import database_now
 from etl.db.connection import reading
 from etl.db.enqueueing import enqueue_requests
-from etl.db.request_queue import database_now
 from etl.db.states import PENDING, RUNNING
 from etl.db.tables import cdr_requests
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings

@@ -29,6 +29,12 @@ GRANT TEMPORARY ON DATABASE :"database" TO :owner;
 REVOKE CREATE ON SCHEMA :schema FROM PUBLIC;
 REVOKE TEMPORARY ON DATABASE :"database" FROM PUBLIC;
 
+-- Large objects may be made by everybody, and sorts may fill the disk: only a superuser can change that.
+SELECT 'REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC'
+WHERE (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \gexec
+SELECT format('ALTER ROLE %I IN DATABASE %I SET temp_file_limit = %L', :'analyst', :'database', '10GB')
+WHERE (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \gexec
+
 REVOKE ALL ON ALL TABLES IN SCHEMA :schema FROM :"analyst";
 GRANT CONNECT ON DATABASE :"database" TO :"analyst";
 GRANT USAGE ON SCHEMA :schema TO :"analyst";
@@ -37,6 +43,7 @@ GRANT SELECT ON call_legs TO :"analyst";
 
 -- Defaults, which keep mistakes from doing harm; whoever means it can change them in a session. What holds are the
 -- grants above.
+ALTER ROLE :"analyst" IN DATABASE :"database" SET search_path = :schema;
 ALTER ROLE :"analyst" IN DATABASE :"database" SET default_transaction_read_only = on;
 ALTER ROLE :"analyst" IN DATABASE :"database" SET statement_timeout = '5min';
 ALTER ROLE :"analyst" IN DATABASE :"database" SET lock_timeout = '5s';

@@ -17,8 +17,20 @@ BEGIN;
 SELECT format('CREATE ROLE %I LOGIN CONNECTION LIMIT 10', :'monitor')
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'monitor') \gexec
 
-SELECT current_database() AS database, relnamespace::regnamespace::text AS schema
+SELECT current_database() AS database, relnamespace::regnamespace::text AS schema, relowner::regrole::text AS owner
 FROM pg_class WHERE oid = 'call_legs'::regclass \gset
+
+-- Everybody may make temporary tables, and before PostgreSQL 15 tables in the schema `public`: the owner still may.
+GRANT CREATE ON SCHEMA :schema TO :owner;
+GRANT TEMPORARY ON DATABASE :"database" TO :owner;
+REVOKE CREATE ON SCHEMA :schema FROM PUBLIC;
+REVOKE TEMPORARY ON DATABASE :"database" FROM PUBLIC;
+
+-- Large objects may be made by everybody, and sorts may fill the disk: only a superuser can change that.
+SELECT 'REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC'
+WHERE (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \gexec
+SELECT format('ALTER ROLE %I IN DATABASE %I SET temp_file_limit = %L', :'monitor', :'database', '10GB')
+WHERE (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \gexec
 
 REVOKE ALL ON ALL TABLES IN SCHEMA :schema FROM :"monitor";
 GRANT CONNECT ON DATABASE :"database" TO :"monitor";
@@ -29,6 +41,7 @@ GRANT SELECT (account, breaker_opened_at, breaker_reason, paused_until) ON api_a
 GRANT SELECT (account, request_id, call_time) ON call_legs TO :"monitor";
 GRANT SELECT (account, request_id, check_name) ON data_quality TO :"monitor";
 
+ALTER ROLE :"monitor" IN DATABASE :"database" SET search_path = :schema;
 ALTER ROLE :"monitor" IN DATABASE :"database" SET default_transaction_read_only = on;
 ALTER ROLE :"monitor" IN DATABASE :"database" SET statement_timeout = '1min';
 ALTER ROLE :"monitor" IN DATABASE :"database" SET idle_in_transaction_session_timeout = '1min';

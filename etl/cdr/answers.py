@@ -34,6 +34,8 @@ _RATE_LIMITED = 429
 _LONGEST_NUMBER = 18  # digits
 _LARGEST_COUNT = 2**31 - 1
 _MESSAGE_LENGTH = 200
+# What is said of it where it may not have been the API that answered.
+DOUBT = "; that is a web page, and none of the API's answers: is CDR_SYNC_API_URL right?"
 
 # Digits stay as they were sent: money must not pass through a binary float. NaN and Infinity, which are
 # no JSON but which Python lets through, become Decimals that the fields refuse by name.
@@ -60,7 +62,7 @@ def read_answer(status: int, body: bytes, *, retry_after: float | None = None) -
         RequestError: the subclass says what kind of failure it is; `reason` is its stable word.
     """
     if status != SUCCESS and (status < 200 or status >= 300 or status in _NOT_READY):  # noqa: PLR2004 (2xx)
-        _raise_for_code(status, f"HTTP status {status}{_said(body)}", status, retry_after)
+        _raise_for_code(status, f"HTTP status {status}{_said(status, body)}", status, retry_after)
     content = _decode(status, body)
     code = _code_of(content)
     if code is None:
@@ -69,7 +71,7 @@ def read_answer(status: int, body: bytes, *, retry_after: float | None = None) -
             http_status=status,
         )
     if code != SUCCESS:
-        _raise_for_code(code, f"code {code} in the body{_said(body)}", status, retry_after)
+        _raise_for_code(code, f"code {code} in the body{_said(status, body)}", status, retry_after)
     return _success(content, status)
 
 
@@ -95,7 +97,7 @@ def _decode(status: int, body: bytes) -> Mapping[str, object]:
         content = _DECODER.decode(body.decode())
     except (ValueError, RecursionError, InvalidOperation) as error:
         raise UnreadableError(
-            f"the body is not JSON: it begins with {_beginning(body)}", http_status=status
+            f"the body is not JSON: it begins with {_beginning(status, body)}", http_status=status
         ) from error
     if not isinstance(content, dict):
         raise UnreadableError(
@@ -148,22 +150,29 @@ def _raise_for_code(code: int, message: str, status: int, retry_after: float | N
     raise kind(message, http_status=status)
 
 
-def _said(body: bytes) -> str:
+def _said(status: int, body: bytes) -> str:
     """The API's own words, where the body is an object with a `msg`; else how the body begins."""
     if not body:
         return ""
     try:
         content = _DECODER.decode(body.decode())
     except (ValueError, RecursionError, InvalidOperation):
-        return f": {_beginning(body)}"
+        return f": {_beginning(status, body)}"
     message = content.get("msg", content.get("message")) if isinstance(content, dict) else None
     if message is None:
         return ""
     return f": {str(message)[:_MESSAGE_LENGTH]!r}"
 
 
-def _beginning(body: bytes) -> str:
-    return repr(body[:60].decode(errors="replace"))
+def _beginning(status: int, body: bytes) -> str:
+    beginning = repr(body[:60].decode(errors="replace"))
+    # A path that the vendor's server does not know gets a page and a 404; one that is down, a page and a 5xx.
+    return f"{beginning}{DOUBT}" if is_page(body) and status < 500 else beginning  # noqa: PLR2004 (5xx)
+
+
+def is_page(body: bytes) -> bool:
+    """Whether it is a page of the web, which no answer of the API is, be it good or bad."""
+    return body.lstrip().startswith(b"<")
 
 
 def describe(value: object) -> str:

@@ -8,13 +8,15 @@ from functools import lru_cache
 from etl.cdr.numbers import read_number
 
 _KEPT = 2
-# What can be a number or an agent's ID in a sentence: five digits and more, grouped or not, which are neither
-# part of a word nor an amount of money. A date can look the same, and is masked too.
-_NUMBER = re.compile(r"(?<![\w.:-])\+?\d(?:[ ()_-]?\d){4,}(?![\w:]|\.\d)")
+# What can be a number or an agent's ID in free text, whatever stands round it ("tel:98…", "98…@host"): seven
+# digits with up to three other signs between one and the next, or five that are grouped as people do. A date
+# or an amount can look the same, and is masked too.
+_NUMBER = re.compile(r"\+?\d(?:[\W_]{0,3}\d){6,}|\+?\d(?:[ ()_-]?\d){4,}")
 
-# Whom a leg called, in the sentences of the view data_quality: anything at all, and an agent's name too.
+# Whom a leg called, in the sentences of the view data_quality: anything at all, and an agent's name too. What
+# stands behind is the view's own, and its amounts and seconds stay.
 _CALLED = re.compile(
-    r"(?P<before>leg \S+ (?:to|calls) )(?P<called>.+)"
+    r"(?P<before>leg .+? (?:to|calls) )(?P<called>.+)"
     r"(?P<after>, whose country is unknown| is not in a later answer| lasts \d+ s, .*| has (?:no|the|a) .*)",
     re.DOTALL,
 )
@@ -37,9 +39,15 @@ def masked_number(text: str, region: str) -> str:
 
 
 def masked_text(text: str, region: str) -> str:
-    """A sentence whose numbers are masked, and whom a finding names as called."""
-    if found := _CALLED.fullmatch(text):
-        called = found["called"]
-        hidden = called if called == "nobody" else masked_number(called, region)
-        return f"{found['before']}{hidden}{found['after']}"
-    return _NUMBER.sub(lambda found: masked_number(re.sub(r"[ ()-]", "", found[0]), region), text)
+    """Free text such as a status, without what can be a number in it."""
+    return _NUMBER.sub(lambda found: masked_number(re.sub(r"[^\d+_]", "", found[0]), region), text)
+
+
+def masked_detail(detail: str, region: str) -> str:
+    """A sentence of the view data_quality, without whom it names as called."""
+    found = _CALLED.fullmatch(detail)
+    if found is None:
+        return masked_text(detail, region)
+    called = found["called"]
+    hidden = called if called == "nobody" else masked_number(called, region)
+    return f"{masked_text(found['before'], region)}{hidden}{found['after']}"

@@ -5,8 +5,10 @@ Each command is loaded when it is called, so that `--help` and an idle run stay 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
+import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,6 +42,10 @@ _COMMANDS = {
 }
 
 
+# What says that a disk is full or broken. What is not written to the output tells of it in its own place.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 class _LazyGroup(click.Group):
     """A group that imports a command's module only when the command is asked for."""
 
@@ -52,6 +58,18 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(f"etl.cli.{_COMMANDS[cmd_name]}")
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except (
+            click.exceptions.NoSuchCommand
+        ) as error:  # click looks for alike ones among those it has loaded
+            raise click.exceptions.NoSuchCommand(
+                error.command_name, possibilities=_COMMANDS, ctx=ctx
+            ) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         from etl.cli.summaries import SUMMARIES  # noqa: PLC0415
@@ -98,6 +116,7 @@ class _Call:
 
 def main() -> None:
     """Run the command line, and tell every failure in one line with its exit code."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows the rest
@@ -108,6 +127,16 @@ def main() -> None:
         code = exit_code_of(error)
         _tell(error, call.app)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_closed_streams() -> None:
+    """Put nothing in the place of what whoever started us has closed.
+
+    Or else the next file to be opened would take that place, and be written to as if it were the output.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 (to the end)
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -128,6 +157,9 @@ def _tell(error: BaseException, app: App | None) -> None:
     match error:
         case click.exceptions.Exit() | click.Abort() | KeyboardInterrupt():
             return
+        case click.NoSuchOption(option_name=name) if any(name in option.opts for option in cli.params):
+            click.UsageError(f"The option {name!r} comes before the command.", error.ctx).show()
+            return
         case click.ClickException():
             error.show()
             return
@@ -144,6 +176,8 @@ def _tell(error: BaseException, app: App | None) -> None:
 def _known(error: BaseException) -> CdrSyncError | None:
     if isinstance(error, CdrSyncError):
         return error
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        return CdrSyncError(f"The output cannot be written: {error.strerror}")
     if "sqlalchemy" not in sys.modules:
         return None
     from etl.db.failures import told  # noqa: PLC0415

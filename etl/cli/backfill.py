@@ -13,7 +13,6 @@ from etl.cli.backfilling import Backfill
 from etl.cli.completion import complete_listed
 from etl.cli.id_lists import IdList
 from etl.cli.options import (
-    INSTANT,
     NUMBER_OR_PERCENT,
     Share,
     account_option,
@@ -22,17 +21,17 @@ from etl.cli.options import (
     from_file_option,
     json_option,
     label_option,
+    period_options,
     time_limit_option,
     workers_option,
 )
 from etl.db.states import DEAD, DONE, EMPTY, PENDING
 from etl.errors import UsageError
-from etl.request_lists import LONGEST
-from etl.settings import LONGEST_NAME
 
 # A cancelled request was taken out by a person, and is brought back by name alone: `requests retry ID`.
 _STATES = (PENDING, DONE, EMPTY, DEAD)
 _ALL = "all"
+_ONLY = f"Only those that are {', '.join(_STATES)} (some with commas between them), or all."
 _WHICH = (
     "Which requests? Give IDs, --from-file, --since, --until, --error-kind, --only STATES (`--only all` "
     "takes everything), or --batch LABEL for those that have it"
@@ -68,9 +67,10 @@ class _States(click.ParamType[tuple[str, ...]]):
 @click.command("backfill")
 @click.argument("request_ids", nargs=-1, metavar="[ID]...")
 @from_file_option
-@click.option("--only", type=_States(), metavar="STATES", help=f"Of {', '.join(_STATES)}; all by default.")
-@click.option("--since", type=INSTANT, metavar="T", help="Only those enqueued at this instant or later.")
-@click.option("--until", type=INSTANT, metavar="T", help="Only those enqueued before this instant.")
+@click.option("--only", type=_States(), metavar="STATES", help=_ONLY)
+@period_options(
+    since="Only those enqueued at this instant or later.", until="Only those enqueued before this instant."
+)
 @error_kind_option
 @account_option
 @label_option("--batch", help_text="Label to give them; alone, it takes those that have it.")
@@ -110,8 +110,6 @@ def command(
     from etl.db.selection import Selection  # noqa: PLC0415
 
     app.set_option("workers", workers)
-    if len(batch or "") > LONGEST or len(account or "") > LONGEST_NAME:
-        raise UsageError(f"An account has up to {LONGEST_NAME} characters, a batch up to {LONGEST}")
     ids = IdList(request_ids, from_file) if request_ids or from_file is not None else None
     is_narrowed = any(given is not None for given in (ids, only, since, until, error_kind))
     if resume is not None and (is_narrowed or batch is not None or no_run):

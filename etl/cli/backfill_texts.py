@@ -67,9 +67,11 @@ def result_document(result: Result) -> dict[str, object]:
 def result_text(result: Result, *, is_dry_run: bool = False) -> str:
     """The same for people."""
     words = "would be asked for again" if is_dry_run else "marked"
-    lines = ["No request is selected: nothing to mark"]
+    lines = []
     if result.total:
-        lines = [f"{counted(result.total, 'request')} {words} ({told_states(result.states)})"]
+        lines.append(f"{counted(result.total, 'request')} {words} ({told_states(result.states)})")
+    elif not result.marked:
+        lines.append("Nothing to fetch: no request is selected")
     if result.left:
         lines.append(f"Left alone: {told_states(result.left)}")
     if result.marked:
@@ -92,7 +94,8 @@ def forecast_text(ahead: Forecast) -> str:
     calls = f"API calls: {ahead.calls:,}, and one more for each that has to be repeated"
     if ahead.seconds is None or ahead.basis is None:
         return f"{calls}\nExpected duration: unknown, since no run has called the API yet"
-    duration = timedelta(seconds=round(ahead.seconds))
+    whole = round(ahead.seconds)
+    duration = timedelta(seconds=whole) if whole else "under a second"
     return f"{calls}\nExpected duration: {duration} at {ahead.per_second:,.1f}/s, {_BASES[ahead.basis]}"
 
 

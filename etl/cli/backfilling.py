@@ -13,12 +13,13 @@ import click
 from etl.cli import backfill_texts as texts
 from etl.cli.app import App
 from etl.cli.id_lists import IdList, distinct
+from etl.cli.naming import require_known, warn_of_stranger
 from etl.cli.options import Share
 from etl.cli.output import print_json
 from etl.cli.running import summary_document, summary_text, tell_problems, work
 from etl.cli.tracing import traced
 from etl.db.states import PENDING, RUNNING
-from etl.errors import UsageError
+from etl.settings import DEFAULT_ACCOUNT
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -47,34 +48,40 @@ class Backfill:
         from etl.db.batches import new_label  # noqa: PLC0415
         from etl.db.connection import reading  # noqa: PLC0415
         from etl.db.replays import marking  # noqa: PLC0415
-        from etl.sync.replaying import Order, foresee  # noqa: PLC0415
+        from etl.sync.replaying import NEW, Order, foresee  # noqa: PLC0415
 
         lots = None if ids is None else ids.lots()  # a list that cannot be read makes no database
         engine = self.app.engine(creates=lots is not None and not self.is_dry_run)
         with reading(engine) as connection:
+            # An account of listed IDs may be new: those that are unknown are enqueued for it.
+            known = None if lots is not None else self.account
+            require_known(self.app, connection, account=known, batch=selection.batch)
             label = batch or new_label(connection)
         order = Order(replace(selection, unmarked_by=label), marking(label), self.account, label)
         if self.is_dry_run:
-            self._forecast(engine, label, foresee(engine, order, None if lots is None else distinct(lots)))
-            return
-        result = self._mark(engine, order, label, lots)
-        if ids is not None and ids.invalid and not ids.valid:
-            raise click.exceptions.Exit(1)  # each entry was told
-        if is_run:
+            result = foresee(engine, order, None if lots is None else distinct(lots))
+        else:
+            result = self._mark(engine, order, label, lots)
+        if ids is not None:
+            ids.require_any()
+        account = self.account or DEFAULT_ACCOUNT
+        if result.changed[account, NEW]:
+            warn_of_stranger(self.app, account)
+        if self.is_dry_run:
+            self._forecast(engine, label, result)
+        elif is_run:
             self._work_off(engine, label, result)
         else:
             self._tell(label, result)
 
     def resume(self, label: str) -> None:
         """Work off what is left of a batch."""
-        from etl.db.batches import is_label_used  # noqa: PLC0415
         from etl.db.connection import reading  # noqa: PLC0415
         from etl.sync.replaying import Result  # noqa: PLC0415
 
         engine = self.app.engine(creates=False)
         with reading(engine) as connection:
-            if not is_label_used(connection, label):
-                raise UsageError(f"No request has the label {label!r}: `cdr-sync runs` tells the batches")
+            require_known(self.app, connection, batch=label)
         if self.is_dry_run:
             self._forecast(engine, label, Result())
         else:
@@ -116,7 +123,10 @@ class Backfill:
         if self.as_json:
             print_json({**texts.result_document(result), **texts.forecast_document(ahead)})
         else:
-            click.echo(texts.result_text(result, is_dry_run=True) + "\n" + texts.forecast_text(ahead))
+            if result.total or not ahead.calls or result.marked:
+                click.echo(texts.result_text(result, is_dry_run=True))
+            if ahead.calls:
+                click.echo(texts.forecast_text(ahead))
 
     def _tell(self, label: str, result: Result) -> None:
         """Tell what was marked, where nothing is run."""

@@ -1,4 +1,4 @@
-"""What Tab offers in a shell: labels, runs, accounts, states, kinds of error, files.
+"""What Tab offers in a shell: labels, runs, accounts, states, files.
 
 Click's own scripts ask for it (docs/operate.md says how they are switched on). Whoever presses Tab gets an
 answer within a second or none, and never an error: nothing here is worth a line across what they are typing.
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
-
-from etl.errors import RequestError
 
 if TYPE_CHECKING:
     from etl.settings import Settings
@@ -64,13 +62,6 @@ def complete_accounts(
     return _offer(ctx, incomplete, lambda settings: ((name, None) for name in settings.accounts))
 
 
-def complete_error_kinds(
-    _ctx: click.Context, _param: click.Parameter, incomplete: str
-) -> list[CompletionItem[str]]:
-    """The words of `last_error_kind`."""
-    return [CompletionItem(word) for word in error_kinds() if word.startswith(incomplete)]
-
-
 def complete_listed(words: Sequence[str], incomplete: str) -> list[CompletionItem[str]]:
     """The last of several words with commas between them, each of which is named once."""
     before, comma, last = incomplete.rpartition(",")
@@ -80,17 +71,6 @@ def complete_listed(words: Sequence[str], incomplete: str) -> list[CompletionIte
         for word in words
         if word.startswith(last) and word not in named
     ]
-
-
-def error_kinds() -> list[str]:
-    """All words of `last_error_kind`: the reasons of errors, and the two that no answer gave."""
-    return sorted({*_reasons(RequestError), "lease_expired", "unexpected"})
-
-
-def _reasons(error: type[RequestError]) -> Iterator[str]:
-    yield error.reason
-    for kind in error.__subclasses__():
-        yield from _reasons(kind)
 
 
 def _offer(

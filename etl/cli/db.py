@@ -33,9 +33,9 @@ def upgrade(app: App, revision: str) -> None:
 @click.argument("revision")
 @pass_app
 def downgrade(app: App, revision: str) -> None:
-    """Take the schema back to REVISION, such as 0001, base, or -1 for one step.
+    """Take the schema back to REVISION.
 
-    What the newer schema stored besides is lost.
+    REVISION is such as 0001, base, or -1 for one step. What the newer schema stored besides is lost.
     """
     from etl.db import schema  # noqa: PLC0415
 
@@ -55,7 +55,10 @@ def current(app: App) -> None:
 @command.command()
 @pass_app
 def check(app: App) -> None:
-    """Fail where the schema is behind, or where the tables differ from what this version expects."""
+    """Say whether the schema is the one that is needed.
+
+    Fails where it is behind, or where the tables differ from what this version expects.
+    """
     from etl.db import schema  # noqa: PLC0415
 
     schema.check(app.engine_as_it_is())

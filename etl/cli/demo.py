@@ -174,7 +174,8 @@ def _short(value: object) -> object:
 
 def _tell_next(url: str) -> None:
     # What was typed to come here works again; the bare name only where a shell finds it.
-    command_name = "cdr-sync" if shutil.which("cdr-sync") else sys.argv[0]
+    typed = f"{sys.executable} -m etl" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
+    command_name = "cdr-sync" if shutil.which("cdr-sync") else typed
     path = url.removeprefix("sqlite:///")
     click.echo(
         f"\nThe database is {path}. Look around in it:\n"  # noqa: S608 (lines to be read)

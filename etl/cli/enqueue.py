@@ -9,18 +9,18 @@ import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.id_lists import IdList
-from etl.cli.options import DURATION, account_option, batch_option, from_file_option
+from etl.cli.naming import warn_of_stranger
+from etl.cli.options import DURATION, account_option, from_file_option, label_option
 from etl.cli.output import counted
 from etl.errors import UsageError
-from etl.request_lists import LONGEST
-from etl.settings import DEFAULT_ACCOUNT, LONGEST_NAME
+from etl.settings import DEFAULT_ACCOUNT
 
 
 @click.command("enqueue")
 @click.argument("request_ids", nargs=-1, metavar="[ID]...")
 @from_file_option
 @account_option
-@batch_option
+@label_option("--batch", help_text="Label to give them, by which other commands select them.")
 @click.option("--delay", type=DURATION, default="0", help="Ask for them only after this time, such as 90s.")
 @pass_app
 def command(
@@ -40,15 +40,15 @@ def command(
     from etl.db.enqueueing import enqueue_requests  # noqa: PLC0415
     from etl.sync.transactions import in_transaction  # noqa: PLC0415
 
-    if len(account or "") > LONGEST_NAME or len(batch or "") > LONGEST:
-        raise UsageError(f"An account has up to {LONGEST_NAME} characters, a batch up to {LONGEST}")
+    account = account or DEFAULT_ACCOUNT
     if not request_ids and from_file is None:
         raise UsageError("There is nothing to enqueue: give IDs, or --from-file FILE")
     ids = IdList(request_ids, from_file)
     lots = ids.lots()  # a list that cannot be read makes no database
     engine = app.engine()
-    enqueue = partial(enqueue_requests, account=account or DEFAULT_ACCOUNT, batch=batch, delay=delay)
+    enqueue = partial(enqueue_requests, account=account, batch=batch, delay=delay)
     new = sum(in_transaction(engine, partial(enqueue, request_ids=lot)) for lot in lots if lot)
+    ids.require_any()
+    if new:
+        warn_of_stranger(app, account)
     click.echo(f"{counted(new, 'new request')}, {ids.valid - new:,} already known, {ids.invalid:,} invalid")
-    if ids.invalid and not ids.valid:
-        raise click.exceptions.Exit(1)

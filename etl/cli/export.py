@@ -6,12 +6,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from etl.cli.app import App, pass_app
-from etl.cli.options import INSTANT, account_option, file_option
+from etl.cli.naming import require_known
+from etl.cli.options import account_option, file_option, period_options
 from etl.cli.output import counted, output_to
 from etl.errors import UsageError
 
@@ -21,19 +23,18 @@ if TYPE_CHECKING:
     from etl.export.parquet import ParquetWriter
 
 _NOUNS = {"legs": "leg", "calls": "call"}
-_CSV, _PARQUET = "csv", "parquet"
+_FORMS = _CSV, _PARQUET = "csv", "parquet"
 
 
 @click.command("export")
 @click.argument("subject", type=click.Choice(list(_NOUNS)))
-@click.option("--since", type=INSTANT, metavar="T", help="Only calls at this instant or later.")
-@click.option("--until", type=INSTANT, metavar="T", help="Only calls before this instant.")
+@period_options(since="Only calls at this instant or later.", until="Only calls before this instant.")
 @account_option
 @click.option(
     "--format",
     "form",
-    type=click.Choice([_CSV, _PARQUET]),
-    help="What to write; by default parquet where FILE ends so, else csv.",
+    type=click.Choice(_FORMS),
+    help="What to write; by default as FILE ends, or else csv.",
 )
 @file_option("--output", help_text="Write FILE, whole or not at all, and not standard output.")
 @click.option("--raw", is_flag=True, help="Write text into CSV as it is, not as spreadsheets need it.")
@@ -58,7 +59,9 @@ def command(
     from etl.db.exports import Portion  # noqa: PLC0415
     from etl.sync.stopping import exit_on_sigterm  # noqa: PLC0415
 
-    form = form or (_PARQUET if (output or "").endswith(f".{_PARQUET}") else _CSV)
+    form = _form(form, output)
+    if raw and form == _PARQUET:
+        raise UsageError("--raw is for CSV: in Parquet, text always stands as it is")
     if form == _PARQUET and output is None and sys.stdout.isatty():
         raise UsageError("Parquet is not for a terminal: add --output FILE")
     with exit_on_sigterm(), output_to(output) as sink:
@@ -70,11 +73,22 @@ def command(
         click.echo(told, err=True)
 
 
+def _form(form: str | None, output: str | None) -> str:
+    """What to write: as it was said, else as the name of the file ends; refused where these disagree."""
+    ending = Path(output or "").suffix.lower().removeprefix(".")
+    if form is None and ending.isalpha() and ending not in _FORMS:
+        raise UsageError(f"{output} would hold CSV: call it .csv or .parquet, or add --format to have it so")
+    if form is not None and ending in _FORMS and ending != form:
+        raise UsageError(f"{output} would hold {form}: change its ending, or --format")
+    return form or (ending if ending in _FORMS else _CSV)
+
+
 def _write(app: App, sink: BinaryIO, subject: str, portion: Portion, form: str, *, is_raw: bool) -> int:
     from etl.db.exports import fields_of, stream_rows  # noqa: PLC0415
 
     count = 0
     with app.long_reading() as connection:
+        require_known(app, connection, account=portion.account)
         writer = _writer(form, sink, fields_of(subject), is_raw=is_raw)
         try:
             with closing(stream_rows(connection, subject, portion)) as lots:

@@ -8,7 +8,8 @@ import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.options import account_option
-from etl.errors import CdrSyncError, RefusedError, RequestError, TransientError
+from etl.errors import CdrSyncError, RedirectedError, RefusedError, RequestError, TransientError, UsageError
+from etl.request_lists import check_request_id
 from etl.secrecy import hide_secret_in_bytes
 
 
@@ -38,10 +39,12 @@ def command(app: App, request_id: str, account: str | None) -> None:
     What is printed on stdout is the answer's body, if it is JSON indented. An answer that is not valid is
     printed too, and the exit code says what it was.
     """
-    from etl.cdr.answers import read_answer  # noqa: PLC0415
+    from etl.cdr.answers import is_page, read_answer  # noqa: PLC0415
     from etl.cdr.parsing import parse_legs  # noqa: PLC0415
     from etl.cdr_api import CdrApi, Credentials  # noqa: PLC0415
 
+    if problem := check_request_id(1, request_id).problem:
+        raise UsageError(f"ID {problem}")
     chosen = app.account(account)
     settings = app.settings
     api = CdrApi(
@@ -55,9 +58,10 @@ def command(app: App, request_id: str, account: str | None) -> None:
         click.echo(_shown(body))
         parse_legs(read_answer(reply.status, body), region=settings.default_region)
     except RefusedError as error:
-        raise _CredentialsRefusedError(
-            f"{error}: the credentials are wrong, or PIOPIY does not know this request"
-        ) from None
+        doubt = "" if is_page(body) else ": the credentials are wrong, or PIOPIY does not know this request"
+        raise _CredentialsRefusedError(f"{error}{doubt}") from None
+    except RedirectedError as error:
+        raise _NoAnswerError(f"{error}; is CDR_SYNC_API_URL right?") from None
     except TransientError as error:
         raise _ApiDownError(f"no valid answer ({error.reason}): {error}") from None
     except RequestError as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 
@@ -19,6 +21,7 @@ class IdList:
     """The IDs of a command, read as a stream; what cannot be an ID is told on stderr and counted."""
 
     def __init__(self, request_ids: Sequence[str], from_file: str | None) -> None:
+        _refuse_files(request_ids)
         self.invalid = 0
         self.valid = 0
         self._entries = itertools.chain(
@@ -30,6 +33,11 @@ class IdList:
         """The valid IDs, in lots; the first is read at once, so that a wrong file is told before all else."""
         lots = self._lots()
         return itertools.chain([next(lots, [])], lots)
+
+    def require_any(self) -> None:
+        """Refuse, at its end, a list that held no ID at all; each entry was told by then."""
+        if self.invalid and not self.valid:
+            raise UsageError("Nothing of what is listed is a request ID")
 
     def _lots(self) -> Iterator[list[str]]:
         while entries := list(itertools.islice(self._entries, LOT)):
@@ -45,6 +53,13 @@ class IdList:
         if self.invalid <= _SHOWN:
             click.echo(f"{place} {entry.line}: {entry.problem}", err=True)
         return False
+
+
+def _refuse_files(arguments: Sequence[str]) -> None:
+    """Refuse the name of a file in the place of an ID: a file is read where it is said to be one."""
+    for text in arguments:
+        if text == "-" or (("." in text or "/" in text) and Path(text).is_file()):
+            raise UsageError(f"{text!r} is a file and no request ID: write --from-file {shlex.quote(text)}")
 
 
 def distinct(lots: Iterator[list[str]]) -> Iterator[list[str]]:

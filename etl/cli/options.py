@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 import click
 
-from etl.cli.completion import complete_accounts, complete_error_kinds, complete_files, complete_labels
-from etl.settings import parse_duration
+from etl.cli.completion import complete_accounts, complete_files, complete_labels
+from etl.errors import RequestError, UsageError
+from etl.request_lists import LONGEST
+from etl.settings import LONGEST_NAME, parse_duration
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -88,9 +90,27 @@ class NumberOrPercent(click.ParamType[Share]):
         return Share(amount, is_percent)
 
 
+class Name(click.ParamType[str]):
+    """A name of so many characters at most, and of one at least: a variable of a shell may be empty."""
+
+    name = "name"
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take it, or say what is wrong."""
+        text = str(value)
+        if not 0 < len(text) <= self._longest:
+            self.fail(f"it has {len(text):,} characters, where 1 to {self._longest} can be", param, ctx)
+        return text
+
+
 def label_option(name: str, *, help_text: str) -> Callable[[_F], _F]:
     """An option that takes the label of a batch."""
-    return click.option(name, metavar="LABEL", shell_complete=complete_labels, help=help_text)
+    return click.option(
+        name, type=Name(LONGEST), metavar="LABEL", shell_complete=complete_labels, help=help_text
+    )
 
 
 def file_option(name: str, *, help_text: str) -> Callable[[_F], _F]:
@@ -98,18 +118,57 @@ def file_option(name: str, *, help_text: str) -> Callable[[_F], _F]:
     return click.option(name, metavar="FILE", shell_complete=complete_files, help=help_text)
 
 
+def error_kinds() -> list[str]:
+    """All words of `last_error_kind`: the reasons of errors, and the two that no answer gave."""
+    return sorted({*_reasons(RequestError), "lease_expired", "unexpected"})
+
+
+def _reasons(error: type[RequestError]) -> Iterator[str]:
+    yield error.reason
+    for kind in error.__subclasses__():
+        yield from _reasons(kind)
+
+
 DURATION = Duration()
 INSTANT = Instant()
 LOCAL_INSTANT = LocalInstant()
 NUMBER_OR_PERCENT = NumberOrPercent()
+
+
+def period_options(*, since: str, until: str) -> Callable[[_F], _F]:
+    """--since and --until, which bound a period half-open; one that ends before it begins is refused."""
+
+    def add(function: _F) -> _F:
+        for name, help_text in (("--until", until), ("--since", since)):
+            option = click.option(name, type=INSTANT, metavar="T", callback=_in_order, help=help_text)
+            function = option(function)
+        return function
+
+    return add
+
+
+def _in_order(ctx: click.Context, param: click.Parameter, value: datetime | None) -> datetime | None:
+    """Hold the one of a period's ends that is read last against the other."""
+    ends = {**ctx.params, str(param.name): value}
+    since, until = ends.get("since"), ends.get("until")
+    if since is not None and until is not None and since >= until:
+        said = f"--since {since:%Y-%m-%d %H:%M} is not before --until ({until:%Y-%m-%d %H:%M})"
+        raise UsageError(f"{said}: swap or change them")
+    return value
+
+
 account_option = click.option(
-    "--account", metavar="NAME", shell_complete=complete_accounts, help="Account from the settings."
+    "--account",
+    type=Name(LONGEST_NAME),
+    metavar="NAME",
+    shell_complete=complete_accounts,
+    help="Account from the settings.",
 )
-batch_option = label_option("--batch", help_text="Batch that the requests were labelled with.")
+batch_option = label_option("--batch", help_text="Only those with this label.")
 error_kind_option = click.option(
     "--error-kind",
+    type=click.Choice(error_kinds()),
     metavar="KIND",
-    shell_complete=complete_error_kinds,
     help="Only those whose last claim failed so, such as timeout.",
 )
 from_file_option = file_option("--from-file", help_text="Read IDs from FILE, or from - for standard input.")

@@ -10,6 +10,7 @@ import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.id_lists import LOT
+from etl.cli.naming import require_known
 from etl.cli.options import account_option, batch_option, dry_run_option, error_kind_option, json_option
 from etl.cli.output import counted, print_json, told_states
 from etl.db.states import CANCELLED, DEAD, DONE, EMPTY, PENDING, RUNNING
@@ -43,11 +44,11 @@ def retry(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Replay requests: make them pending, due now, with all attempts before them.
+    """Make requests pending again, with all attempts before them.
 
-    Takes IDs (dead, empty, done or cancelled ones), or dead requests by --error-kind or --all-dead. Their
-    history stays: legs, answers, and the last error. What is pending or running is left alone. The next
-    `cdr-sync sync` asks for them.
+    They are due now, and the next `cdr-sync sync` asks for them. Takes IDs (dead, empty, done or cancelled
+    ones), or dead requests by --error-kind or --all-dead. Their history stays: legs, answers, and the last
+    error. What is pending or running is left alone.
     """
     from etl.db.replays import REPLAY  # noqa: PLC0415
     from etl.db.selection import Selection  # noqa: PLC0415
@@ -63,23 +64,37 @@ def retry(
 
 
 @click.command()
-@click.argument("request_ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("request_ids", nargs=-1, metavar="[ID]...")
+@click.option("--all-pending", is_flag=True, help="All that are pending.")
 @account_option
+@batch_option
 @dry_run_option
 @json_option
 @pass_app
 def cancel(
-    app: App, *, request_ids: tuple[str, ...], account: str | None, dry_run: bool, as_json: bool
+    app: App,
+    *,
+    request_ids: tuple[str, ...],
+    all_pending: bool,
+    account: str | None,
+    batch: str | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Take requests out of the queue, which are pending or dead; `requests retry ID` brings one back.
+    """Take requests out of the queue.
 
-    One that is being asked for right now is refused: it is settled within seconds.
+    Takes IDs (pending or dead ones), or all pending requests by --all-pending, such as those that were
+    enqueued for a wrong --account or with a wrong --batch. `requests retry ID` brings one back. An ID that is
+    being asked for right now is refused: it is settled within seconds.
     """
     from etl.db.replays import CANCEL  # noqa: PLC0415
     from etl.db.selection import Selection  # noqa: PLC0415
     from etl.sync.replaying import Order  # noqa: PLC0415
 
-    selection = Selection(_CANCELLABLE, accounts=(account,) if account else ())
+    if not request_ids and not all_pending:
+        raise UsageError("Which requests? Give IDs, or --all-pending")
+    states = (PENDING,) if all_pending else _CANCELLABLE
+    selection = Selection(states, accounts=(account,) if account else (), batch=batch)
     result = _follow(app, Order(selection, CANCEL, account), request_ids, is_dry_run=dry_run)
     _tell(result, ("cancelled", "would be cancelled"), is_dry_run=dry_run, as_json=as_json)
     _refuse_unknown(result)
@@ -90,9 +105,12 @@ def cancel(
 
 
 def _follow(app: App, order: Order, request_ids: Sequence[str], *, is_dry_run: bool) -> Result:
+    from etl.db.connection import reading  # noqa: PLC0415
     from etl.sync.replaying import carry_out, foresee  # noqa: PLC0415
 
     engine = app.engine(creates=False)
+    with reading(engine) as connection:
+        require_known(app, connection, account=order.account, batch=order.selection.batch)
     listed = _lots(request_ids) if request_ids else None
     return foresee(engine, order, listed) if is_dry_run else carry_out(engine, order, listed)
 

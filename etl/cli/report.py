@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -52,6 +53,9 @@ def command(
     --until alone the 30 days before. Times without a zone of their own are in --tz, and a period holds its
     beginning and not its end. Money stays apart by account, since each has its own currency.
     """
+    ending = Path(output or "").suffix
+    if ending[1:].isalpha() and ending.lower() not in (".html", ".htm"):
+        raise UsageError(f"{output} would hold HTML: call it .html")
     render_page = None if output is None else _renderer()
     from etl.report.reading import read_report  # noqa: PLC0415
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from etl.cli.app import App, pass_app
-from etl.cli.options import INSTANT, account_option, dry_run_option, json_option
+from etl.cli.naming import require_known
+from etl.cli.options import account_option, dry_run_option, json_option, period_options
 from etl.cli.output import counted, print_json
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ _LEFT = {
 
 
 @click.command("reprocess")
-@click.option("--since", type=INSTANT, metavar="T", help="Only answers stored at this instant or later.")
-@click.option("--until", type=INSTANT, metavar="T", help="Only answers stored before this instant.")
+@period_options(
+    since="Only answers stored at this instant or later.", until="Only answers stored before this instant."
+)
 @account_option
 @dry_run_option
 @json_option
@@ -54,10 +56,13 @@ def command(
     or killed, the same command does the rest. Times are UTC.
     """
     from etl.db.archive import Span  # noqa: PLC0415
+    from etl.db.connection import reading  # noqa: PLC0415
     from etl.sync.reprocessing import Reprocessing  # noqa: PLC0415
     from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
 
     engine = app.engine(creates=False)
+    with reading(engine) as connection:
+        require_known(app, connection, account=account)
     span = Span(account, since, until)
     with stop_on_signals() as stop, _shown() as on_page:
         work = Reprocessing(engine, app.settings, span, stop=stop, on_page=on_page)

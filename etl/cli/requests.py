@@ -7,6 +7,7 @@ import sys
 import click
 
 from etl.cli.app import App, pass_app
+from etl.cli.naming import require_known
 from etl.cli.options import account_option, batch_option, error_kind_option, json_option, limit_option
 from etl.cli.output import print_json, print_table, row_as_dict
 from etl.cli.replays import cancel, retry
@@ -59,6 +60,7 @@ def list_(
 
     selection = Selection((state,) if state else (), error_kind, (account,) if account else (), batch)
     with app.reading() as connection:
+        require_known(app, connection, account=account, batch=batch)
         rows = [row_as_dict(row, without=_TOKENS) for row in list_requests(connection, selection, most=most)]
     if len(rows) == most and sys.stderr.isatty():
         click.echo(f"The latest {most} at most; --limit N lists more.", err=True)
@@ -74,11 +76,15 @@ def list_(
 @json_option
 @pass_app
 def show(app: App, request_id: str, *, account: str | None, as_json: bool) -> None:
-    """Tell the story of request ID: its state, its errors, its answers, its legs, and what comes next."""
+    """Tell the story of request ID.
+
+    That is its state, its errors, its answers, its legs, and what comes next.
+    """
     from etl.db.stories import find_requests, findings_on, legs_of, responses_of  # noqa: PLC0415
 
     stories = []
     with app.reading() as connection:
+        require_known(app, connection, account=account)
         for row in find_requests(connection, request_id):
             if account not in (None, row.account):
                 continue

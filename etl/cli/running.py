@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from etl.cdr.answers import DOUBT
 from etl.cli.app import App
 from etl.cli.output import counted
 from etl.cli.progress import watched
@@ -91,9 +93,13 @@ def tell_problems(app: App, summary: Summary) -> None:
     log = app.log
     log.bind(run=summary.run_id)
     for name, reason in summary.refused.items():
+        told = f"PIOPIY refuses the credentials of account {name!r} ({reason}). Check its app ID and secret"
+        if reason.endswith(DOUBT):
+            told = (
+                f"PIOPIY's API does not answer account {name!r} ({reason}). If it is, check app ID and secret"
+            )
         log.error(
-            f"PIOPIY refuses the credentials of account {name!r} ({reason}). Check its app ID and secret; "
-            "`cdr-sync doctor` tries them. Every request was given back, and no attempt was used.",
+            f"{told}; `cdr-sync doctor` tries them. Every request was given back, and no attempt was used.",
             account=name,
         )
     for name, reason in summary.api_down.items():
@@ -154,7 +160,8 @@ def _tell_of_strangers(app: App, engine: Engine) -> None:
     for name in strangers:
         app.log.warning(
             f"Requests wait for account {name!r}, for which there are no credentials: add [accounts.{name}] "
-            f"to the settings, or cancel them (`cdr-sync requests list --account {name}`).",
+            "to the settings, or cancel them (`cdr-sync requests cancel --all-pending --account "
+            f"{shlex.quote(name)}`).",
             account=name,
         )
 

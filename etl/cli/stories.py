@@ -55,5 +55,5 @@ def _next(story: Mapping[str, Any]) -> str:
         return f"it is asked for by the first run after {shown(story['run_after'])}"
     if story["state"] == RUNNING:
         return f"{story['worker']} asks for it, and holds it until {shown(story['lease_until'])}"
-    replay = "; `cdr-sync requests retry` replays it" if story["state"] == DEAD else ""
-    return f"nothing, since {shown(story['finished_at'])}{replay}"
+    replay = "; `cdr-sync requests retry ID` replays it" if story["state"] == DEAD else ""
+    return f"nothing: it was settled at {shown(story['finished_at'])}{replay}"

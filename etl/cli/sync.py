@@ -11,6 +11,7 @@ import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.monitoring import monitored
+from etl.cli.naming import require_known, tell_of_unknown_label
 from etl.cli.options import (
     account_option,
     batch_option,
@@ -62,8 +63,7 @@ def command(
     app.set_option("workers", workers)
     app.set_option("metrics_file", metrics_file)
     if dry_run:
-        names = [account] if account else list(app.settings.accounts)
-        _tell_what_is_due(app, names, batch, most, as_json=as_json)
+        _tell_what_is_due(app, account, batch, most, as_json=as_json)
         return
     from etl.sync.summary import Limits  # noqa: PLC0415
 
@@ -78,6 +78,9 @@ def command(
             print_json(summary_document(summary))
         elif sys.stdout.isatty():
             click.echo(run.text)
+        if batch is not None and not summary.counts["claimed"] and sys.stderr.isatty():
+            with app.reading() as connection:
+                tell_of_unknown_label(app, connection, batch)
         raise click.exceptions.Exit(summary.exit_code)
 
 
@@ -97,12 +100,15 @@ def _run(app: App, accounts: list[Account], limits: Limits, observers: tuple[Obs
 
 
 def _tell_what_is_due(
-    app: App, accounts: list[str], batch: str | None, most: int | None, *, as_json: bool
+    app: App, account: str | None, batch: str | None, most: int | None, *, as_json: bool
 ) -> None:
     from etl.db.selection import Selection, count_requests  # noqa: PLC0415
 
+    accounts = [account] if account else list(app.settings.accounts)
     selection = Selection(accounts=accounts, batch=batch, only_due=True)
     with app.reading() as connection:
+        require_known(app, connection, account=account)
+        tell_of_unknown_label(app, connection, batch)
         due = count_requests(connection, selection)
     total = sum(due.values()) if most is None else min(most, sum(due.values()))
     rows = [(name, LANES[lane], count) for (name, lane), count in sorted(due.items())]

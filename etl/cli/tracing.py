@@ -83,7 +83,18 @@ def _unsupported(environment: Mapping[str, str]) -> str | None:
     exporter = environment.get(_EXPORTER, "").strip().lower()
     if exporter not in ("", "otlp"):
         return f"{_EXPORTER} must be otlp or none"
+    endpoint = next((name for name in _ENDPOINTS if environment.get(name)), None)
+    if endpoint and not _is_url(environment[endpoint]):
+        return f"{endpoint} must be an http:// or https:// URL"
     protocol = next((environment[name] for name in _PROTOCOLS if environment.get(name)), "http/protobuf")
     if protocol.strip().lower() != "http/protobuf":
         return f"{_PROTOCOLS[1]} must be http/protobuf, which is the only one"
     return None
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text.strip())
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # such as a port that is no number
+        return False

@@ -7,10 +7,11 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, case, exists, func, select, text, update
 
+from etl.db.clock import db_now, later_sql
 from etl.db.selection import known_accounts
 from etl.db.states import PENDING
 from etl.db.tables import api_accounts, cdr_requests
-from etl.db.types import db_now, later_sql, unless_known_sql
+from etl.db.types import unless_known_sql
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, select, update
 
+from etl.db.clock import db_now
 from etl.db.replays import BY_NUMBER, REPLAY
 from etl.db.selection import known_accounts
 from etl.db.states import DEAD, PENDING
 from etl.db.tables import cdr_requests, cdr_responses
-from etl.db.types import db_now
 
 MALFORMED = "malformed"  # the word of the errors whose answers are archived and can become readable
 _column = cdr_responses.c

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, exists, func, select
 
-from etl.db.request_queue import database_now
+from etl.db.clock import database_now
 from etl.db.selection import Selection, count_states
 from etl.db.states import PENDING
 from etl.db.tables import cdr_requests, sync_runs

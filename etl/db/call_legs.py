@@ -14,9 +14,10 @@ from sqlalchemy import Connection, Row, select
 
 from etl.cdr.identity import LegChanges, NumberedLeg
 from etl.cdr.records import Leg, StoredLeg
+from etl.db.clock import now_sql
 from etl.db.rowsets import RowsStatement, stored_value
 from etl.db.tables import call_legs
-from etl.db.types import digits_of_double, now_sql
+from etl.db.types import digits_of_double
 
 RequestKey = tuple[str, str]  # account and request ID
 

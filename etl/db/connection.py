@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,8 @@ _OLDEST_SERVERS = {
     "MariaDB": (10, 6),
     "MySQL": (8, 0, 19),
 }
+# The path of a file, which holds no password as a URL can that somebody misspelt.
+_PATH = re.compile(r"[/.~][^:@?]*|[^:@?]+\.(db|sqlite3?)")
 _REMEDY = "run `cdr-sync db upgrade`"
 # The pool logs a traceback of its own where it cannot roll a dead connection back. What failed is told in one
 # line anyway, so that it goes only to those who ask for it.
@@ -71,7 +74,10 @@ def read_url(text_: str) -> URL:
     try:
         url = make_url(text_)
     except (exc.ArgumentError, ValueError):
-        raise SettingsError("database_url is no URL such as sqlite:////var/lib/cdr.sqlite3") from None
+        told = "database_url is no URL such as sqlite:////var/lib/cdr.sqlite3"
+        if _PATH.fullmatch(text_):
+            told += f": did you mean sqlite:///{Path(text_).expanduser().absolute()}?"
+        raise SettingsError(told) from None
     if url.drivername in _DRIVERS:
         url = url.set(drivername=_DRIVERS[url.drivername][0])
     if url.get_backend_name() not in ("sqlite", "postgresql", "mysql", "mariadb"):

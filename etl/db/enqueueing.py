@@ -8,9 +8,10 @@ from functools import cache
 
 from sqlalchemy import Connection
 
+from etl.db.clock import later_sql
 from etl.db.rowsets import RowsStatement
 from etl.db.states import LIVE
-from etl.db.types import later_sql, unless_known_sql
+from etl.db.types import unless_known_sql
 
 _ENQUEUE = """
 INSERT INTO cdr_requests (account, request_id, batch, lane, run_after)

@@ -13,7 +13,7 @@ from pyrate_limiter import GCRA, Decision, Rate, StateStore
 from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
 from sqlalchemy import Connection, select, update
 
-from etl.db.request_queue import database_now
+from etl.db.clock import database_now
 from etl.db.tables import api_accounts
 
 _BURST_SECONDS = 0.1

@@ -11,10 +11,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
+from etl.db.clock import db_now
 from etl.db.selection import Selection
 from etl.db.states import BACKFILL, CANCELLED, PENDING
 from etl.db.tables import cdr_requests
-from etl.db.types import db_now
 
 Change = Mapping[str, Any]  # column to value
 

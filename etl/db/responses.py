@@ -9,8 +9,8 @@ from functools import cache
 
 from sqlalchemy import Connection
 
+from etl.db.clock import now_sql
 from etl.db.rowsets import RowsStatement
-from etl.db.types import now_sql
 
 _COLUMNS = {
     "account": "exact",

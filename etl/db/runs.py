@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, TextClause, func, select, text, update
 
 from etl import __version__
+from etl.db.clock import db_now, now_sql, seconds_ago
 from etl.db.states import RUNNING
 from etl.db.tables import RUN_COUNTS, cdr_requests, sync_runs
-from etl.db.types import db_now, now_sql, seconds_ago
 
 _RECENT = 10  # runs by which the present speed is told
 _ADDED = ", ".join(f"{name} = {name} + :{name}" for name in RUN_COUNTS)

@@ -13,9 +13,9 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Row, and_, false, func, select, true
 
+from etl.db.clock import db_now
 from etl.db.states import BACKFILL, PENDING
 from etl.db.tables import cdr_requests
-from etl.db.types import db_now
 
 _column = cdr_requests.c
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, text
 
-from etl.db.request_queue import database_now
+from etl.db.clock import database_now, now_sql
 from etl.db.states import DEAD, STATES
 from etl.db.tables import api_accounts, call_legs, cdr_requests, sync_runs
-from etl.db.types import Instant, now_sql
+from etl.db.types import Instant
 
 # A lease that ran out is due too: its worker died, and nobody has taken the request back yet.
 _OLDEST_DUE = """

@@ -7,10 +7,13 @@ import re
 import shlex
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from etl.doctor.findings import Finding
-from etl.settings import Settings, url_files
+from etl.settings import Settings, unknown_variables, url_files
 
 _HOLDS_PASSWORD = re.compile(r"://[^/@:]*:.+@|password=")
 
@@ -18,17 +21,40 @@ _HOLDS_PASSWORD = re.compile(r"://[^/@:]*:.+@|password=")
 def check_settings(settings: Settings, config: Path) -> Finding:
     """Settings that are right each on its own; the wrong ones never come here."""
     place = f"{config}, and the environment" if config.is_file() else f"the environment; there is no {config}"
-    # A claim may wait for the one before it in the same thread, so that each has half of the lease.
-    needed = 2 * settings.tries * settings.request_timeout
-    if settings.lease >= needed:
+    problems = dict(_problems(settings))
+    if not problems:
         return Finding(check="configuration", result="ok", found=f"read from {place}")
     return Finding(
         check="configuration",
         result="warning",
-        found=f"lease ends before calls that time out could be tried {settings.tries} times, as tries says",
-        remedy=f"set lease (CDR_SYNC_LEASE) to {needed.total_seconds():g}s or more, or tries or"
-        " request_timeout to less",
+        found="\n".join(problems),
+        remedy="; ".join(dict.fromkeys(problems.values())),
     )
+
+
+def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What is amiss with settings of which each is right, and what to do about it."""
+    # A claim may wait for the one before it in the same thread, so that each has half of the lease.
+    seconds = (2 * settings.tries * settings.request_timeout).total_seconds()
+    if settings.lease.total_seconds() < seconds:
+        yield (
+            f"lease ends before calls that time out could be tried {settings.tries} times, as tries says",
+            f"set lease (CDR_SYNC_LEASE) to {seconds:g}s or more, or tries or request_timeout to less",
+        )
+    api = urlsplit(settings.api_url)
+    if api.scheme == "http" and not _is_this_machine(api.hostname or ""):
+        yield (
+            f"the secret goes to {api.hostname} as plain text, since api_url begins with http://",
+            "set api_url (CDR_SYNC_API_URL) to one that begins with https://",
+        )
+    for problem in unknown_variables(settings.accounts.values()):
+        yield problem, "unset or rename the variables that are no settings"
+
+
+def _is_this_machine(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def check_accounts(settings: Settings) -> Finding:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from etl.db import SCHEMA_REVISION
 from etl.db.accounts import read_account
+from etl.db.clock import database_now
 from etl.db.connection import (
     open_engine,
     reading,
@@ -20,7 +21,6 @@ from etl.db.connection import (
     sqlite_path,
 )
 from etl.db.failures import told
-from etl.db.request_queue import database_now
 from etl.db.sqlite_files import sqlite_dangers
 from etl.doctor.findings import Finding, failed, skipped
 from etl.errors import CdrSyncError, SchemaError

@@ -1,15 +1,20 @@
 """CSV as RFC 4180 has it, in UTF-8, that a spreadsheet opens without running or changing what stands in it.
 
-A cell that begins like a formula is one to a spreadsheet, whoever sent the text, and a number with a leading
-zero or more than 15 digits is another number there. Such text gets an apostrophe in front, as OWASP advises
-(CSV injection); so does text that begins with an apostrophe, so that whoever takes one away wherever there is
-one gets back what is stored. Amounts and counts are numbers, also negative ones, and stay as they are.
+Text gets an apostrophe in front, after OWASP's advice on CSV injection, where it is
+
+- what begins like a formula, whoever sent it, or with an apostrophe, a tab or a line's end;
+- what a spreadsheet takes for a number, date, time, amount or truth, and shows or saves as another text:
+  `0447`, `12-11`, `5/6`, `1.5e10`, `Mar-21`, `TRUE`, blanks round a number, and any number of 12 digits and
+  more, which Excel saves as 9.1E+11. Of the names of months and truths, the English ones are known;
+- what begins like a formula behind a `;`, a tab or a line's end within the text, since a spreadsheet of
+  another country begins a new cell there, quoted or not.
+
+`stored_text` takes them away again, and gives back exactly what is stored. Amounts and counts are numbers,
+also negative ones, and stay as they are.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -19,10 +24,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from etl.db.exports import Field
 
-_APOSTROPHE = "'"
 # The last four are the same signs in the width of Chinese characters.
-_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r", "\n", _APOSTROPHE, "\uff1d", "\uff0b", "\uff0d", "\uff20")
-_ANOTHER_NUMBER = re.compile(r"0\d+|\d{16,}|\d+[eE]\d+")
+_SIGNS = "=+@'\uff1d\uff0b\uff0d\uff20-"
+_FORMULA = re.compile(rf"[\t\r\n]|\s*[{_SIGNS}]")
+_FORMULA_WITHIN = re.compile(rf"(?<=[;\t\r\n])(?=\s*[{_SIGNS}])")
+_GUARD = re.compile(r"(\A|[;\t\r\n])'")
+# The same in a spreadsheet, whatever it is taken for there.
+_SAME_NUMBER = re.compile(r"0|[1-9]\d{0,10}")
+# Digits and marks alone, or before at most two words; or behind the name of a weekday or a month.
+_ANOTHER_VALUE = re.compile(
+    r"\W*+\d[\W\d]*+(?:[^\W\d_]++[\W\d]*+){0,2}"
+    r"|\s*(?:mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\W*\d.*"
+    r"|\s*(?:true|false)\s*",
+    re.IGNORECASE | re.DOTALL,
+)
+_TO_BE_QUOTED = re.compile(r'[,;"\t\r\n]|\A\s|\s\Z')
 
 
 class CsvWriter:
@@ -50,20 +66,25 @@ class CsvWriter:
         """There is nothing to undo."""
 
     def _put(self, rows: Sequence[Sequence[str | None]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\r\n").writerows(rows)
-        self._sink.write(text.getvalue().encode())
+        lines = (",".join("" if cell is None else _quoted(cell) for cell in row) for row in rows)
+        self._sink.write("".join(f"{line}\r\n" for line in lines).encode())
+
+
+def _quoted(cell: str) -> str:
+    """A cell in quotes where anything in it could end it: the csv module knows of one separator alone."""
+    return '"{}"'.format(cell.replace('"', '""')) if _TO_BE_QUOTED.search(cell) else cell
 
 
 def safe_text(text: str) -> str:
     """Text that a spreadsheet takes for text."""
-    is_formula = text.startswith(_BEGINNINGS) or text.lstrip().startswith(_BEGINNINGS)
-    return _APOSTROPHE + text if is_formula or _ANOTHER_NUMBER.fullmatch(text) else text
+    is_another = _ANOTHER_VALUE.fullmatch(text) and not _SAME_NUMBER.fullmatch(text)
+    guard = "'" if is_another or _FORMULA.match(text) else ""
+    return guard + _FORMULA_WITHIN.sub("'", text)
 
 
 def stored_text(cell: str) -> str:
     """The text that `safe_text` made a cell of."""
-    return cell.removeprefix(_APOSTROPHE)
+    return _GUARD.sub(r"\1", cell)
 
 
 def _instant(value: datetime) -> str:

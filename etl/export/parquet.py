@@ -1,11 +1,15 @@
-"""Parquet: exact decimals, UTC instants to the microsecond, and each column's comment beside it."""
+"""Parquet: exact decimals, UTC instants to the microsecond, and each column's comment beside it.
+
+Money is decimal(38, 18), the widest that readers take for a decimal: DuckDB makes inexact doubles of a wider
+one. A sum of amounts that each fit can be too large for it, and is told as an error.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from etl.errors import UsageError
+from etl.errors import CdrSyncError, UsageError
 
 if TYPE_CHECKING:
     from etl.db.exports import Field
@@ -47,11 +51,13 @@ class ParquetWriter:
         self._writer = parquet.ParquetWriter(sink, self._schema)
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
-        """Take some rows over."""
-        arrays = [
-            self._arrow.array(_made(maker, values), type=field.type)
-            for maker, values, field in zip(self._makers, zip(*rows, strict=True), self._schema, strict=True)
-        ]
+        """Take some rows over.
+
+        Raises:
+            CdrSyncError: an amount has more digits than its column holds.
+        """
+        columns = zip(*rows, strict=True)
+        arrays = [self._array(number, values, rows) for number, values in enumerate(columns)]
         self._lots.append(self._arrow.RecordBatch.from_arrays(arrays, schema=self._schema))
         if sum(len(lot) for lot in self._lots) >= _GROUP:
             self._flush()
@@ -64,6 +70,30 @@ class ParquetWriter:
     def abandon(self) -> None:
         """Write no index, which the library else does as late as it can: half a file would look whole."""
         self._writer.is_open = False
+
+    def _array(self, number: int, values: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Any:
+        """The values of one column."""
+        field, made = self._schema.field(number), _made(self._makers[number], values)
+        try:
+            return self._arrow.array(made, type=field.type)
+        except self._arrow.ArrowInvalid as error:
+            if not self._arrow.types.is_decimal(field.type):
+                raise
+            row = next(row for row in rows if not self._fits(row[number], field.type))
+            key = ", ".join(
+                f"{name} {value}" for name, value in zip(self._schema.names[:2], row, strict=False)
+            )
+            raise CdrSyncError(
+                f"Parquet cannot hold the {field.name} {row[number]:f} ({key}), which needs more than 20 "
+                "digits before the point or 18 behind it: write CSV instead"
+            ) from error
+
+    def _fits(self, value: Any, type_: Any) -> bool:
+        try:
+            self._arrow.scalar(value, type=type_)
+        except self._arrow.ArrowInvalid:
+            return False
+        return True
 
     def _flush(self) -> None:
         if self._lots:

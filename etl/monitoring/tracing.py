@@ -14,9 +14,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Thread
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -157,13 +159,38 @@ def _resource() -> Resource:
     return ours.merge(Resource.create({} if has_name else {SERVICE_NAME: "cdr-sync"}))
 
 
+class _UnreachableError(Exception):
+    """No connection to the collector can be made; by its class no error after which it is tried again."""
+
+
+class _Session(requests.Session):
+    """Gives up at once where nobody listens, which OpenTelemetry would try again for ten seconds."""
+
+    problem: str | None = None
+
+    def request(self, *args: Any, **named: Any) -> requests.Response:
+        """Send a request."""
+        self.problem = None
+        try:
+            return super().request(*args, **named)
+        except requests.ConnectionError as error:
+            reason = getattr(next(iter(error.args), None), "reason", None)
+            if not isinstance(reason, urllib3.exceptions.NewConnectionError):
+                raise  # it broke: an old connection may have been closed, and another one will do
+            why = reason.__cause__
+            self.problem = "the collector cannot be reached"
+            if isinstance(why, OSError) and why.strerror:
+                self.problem += f" ({why.strerror})"
+            raise _UnreachableError from None
+
+
 class _Exporter(SpanExporter):
     """Sends spans, and notes what fails. Neither proxy nor password is taken from the environment."""
 
     def __init__(self) -> None:
-        session = requests.Session()
-        session.trust_env = False
-        self._otlp = OTLPSpanExporter(session=session)
+        self._session = _Session()
+        self._session.trust_env = False
+        self._otlp = OTLPSpanExporter(session=self._session)
         self.failures: list[str] = []
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -174,7 +201,7 @@ class _Exporter(SpanExporter):
             self.failures.append(type(error).__name__)
             return SpanExportResult.FAILURE
         if result is not SpanExportResult.SUCCESS:
-            self.failures.append("the collector did not take them")
+            self.failures.append(self._session.problem or "the collector did not take them")
         return result
 
     def shutdown(self) -> None:

@@ -84,11 +84,12 @@ class Check:
 
 @dataclass(slots=True)
 class Traffic:
-    """The calls of a period, added up while they pass by; the numbers in them go through `mask`."""
+    """The calls of a period, added up while they pass by; the numbers in them go through the masks."""
 
     period: Period
     mask_number: Mask = str
     mask_text: Mask = str
+    mask_detail: Mask = str
     all: Tally = field(default_factory=Tally)
     accounts: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     days: dict[date, Tally] = field(default_factory=lambda: defaultdict(Tally))
@@ -148,7 +149,9 @@ class Traffic:
             check = self.checks[finding.check_name]
             check.count += 1
             if len(check.examples) < EXAMPLES // 2:
-                check.examples.append(finding._replace(detail=self.mask_text(finding.detail or "")))
+                leg = self.mask_text(finding.leg or "")
+                detail = self.mask_detail(finding.detail or "")
+                check.examples.append(finding._replace(leg=leg, detail=detail))
 
     def shown_days(self) -> list[date]:
         """The days of the period; of a long one the months from the first call to the last.

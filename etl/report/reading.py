@@ -7,9 +7,9 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from etl.cdr.masking import masked_number, masked_text
+from etl.cdr.masking import masked_detail, masked_number, masked_text
 from etl.db import traffic as stored
-from etl.db.request_queue import database_now
+from etl.db.clock import database_now
 from etl.db.status import dead_by_error_kind
 from etl.report.balances import Balance, follow_balances
 from etl.report.coverage import Coverage, coverage_of
@@ -61,6 +61,7 @@ def read_report(
     if is_masked:
         traffic.mask_number = partial(masked_number, region=region)
         traffic.mask_text = partial(masked_text, region=region)
+        traffic.mask_detail = partial(masked_detail, region=region)
     traffic.add_calls(stored.stream_calls(connection, *span))
     traffic.add_findings(stored.stream_findings(connection, *span))
     coverage = coverage_of(

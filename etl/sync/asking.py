@@ -92,27 +92,10 @@ def ask(
     """
     asked = Asked(request, is_canary, began=monotonic())
 
-    def fetch_timed() -> Reply:
-        began = monotonic()
-        try:
-            return fetch(request.request_id)
-        finally:
-            asked.seconds.append(monotonic() - began)
-
     def once() -> None:
         if not may_call():
             raise _GateClosedError
-        asked.calls += 1
-        asked.error = asked.status = asked.body = None
-        try:
-            reply = fetch_timed()
-            asked.status, asked.body = reply.status, hide_secret_in_bytes(reply.body, secret)
-            answer = read_answer(reply.status, asked.body, retry_after=reply.retry_after)
-            asked.legs, asked.count = parse_legs(answer, region=region), answer.count
-        except RequestError as error:
-            asked.error = error
-            asked.status = asked.status or error.http_status
-            raise
+        _ask_once(asked, fetch, region=region, secret=secret, monotonic=monotonic)
 
     try:
         repeat(once)
@@ -124,6 +107,27 @@ def ask(
         asked.crash = crash
     asked.ended = monotonic()
     return asked
+
+
+def _ask_once(
+    asked: Asked, fetch: Fetch, *, region: str, secret: str, monotonic: Callable[[], float]
+) -> None:
+    """Put a request to the API once, and note what comes of it in place of what came before."""
+    asked.calls += 1
+    asked.error = asked.status = asked.body = None
+    began = monotonic()
+    try:
+        try:
+            reply = fetch(asked.request.request_id)
+        finally:
+            asked.seconds.append(monotonic() - began)
+        asked.status, asked.body = reply.status, hide_secret_in_bytes(reply.body, secret)
+        answer = read_answer(reply.status, asked.body, retry_after=reply.retry_after)
+        asked.legs, asked.count = parse_legs(answer, region=region), answer.count
+    except RequestError as error:
+        asked.error = error
+        asked.status = asked.status or error.http_status
+        raise
 
 
 class AskOne(Protocol):

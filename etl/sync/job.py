@@ -21,13 +21,14 @@ from etl.db.accounts import AccountState
 from etl.db.failures import is_bad_value
 from etl.settings import Account, Settings
 from etl.sync.asking import Asked, Askers, AskOne
+from etl.sync.claiming import Room
 from etl.sync.desk import Desk
 from etl.sync.gate import Gate
 from etl.sync.observing import Committed, Observer
 from etl.sync.settling import Verdict
 from etl.sync.stopping import Stop
 from etl.sync.summary import SHOWN, Limits, Summary
-from etl.sync.turns import Room, Turn, Turns
+from etl.sync.turns import Turn, Turns
 
 DRAIN_SECONDS = 10.0  # how long a stopped run waits for the answers that are on their way
 
@@ -235,22 +236,22 @@ class Job:
 
     def _follow(self, turn: Turn, rooms: Mapping[str, Room]) -> None:
         """Act on what a transaction came to: hand out what it claimed, and wait as it says."""
-        for name, requests in turn.claimed.items():
-            self._desks[name].take_in(requests)
+        for name, grant in turn.granted.items():
+            self._desks[name].take_in(grant.claimed)
         for name in rooms:
-            desk = self._desks[name]
-            desk.is_exhausted = desk.is_exhausted or name in turn.exhausted
-            if name in turn.heard:
-                state = turn.heard[name]
+            desk, state = self._desks[name], turn.heard.get(name)
+            desk.is_exhausted = desk.is_exhausted or turn.granted[name].is_exhausted
+            if state is not None:
                 desk.hear(is_breaker_open=state.is_breaker_open, is_paused=state.is_paused)
-        self._rate_wait = min(turn.waits.values(), default=None)
+        waits = [grant.wait for grant in turn.granted.values() if grant.wait is not None]
+        self._rate_wait = min(waits, default=None)
         self.summary.counts += turn.counts
         self._heed(turn)
         self._on_progress(turn.counts)
-        for name, calls in turn.paid.items():
-            self._gates[name].pay(calls)
-        for name, requests in turn.claimed.items():
-            self._desks[name].hand_out(requests)
+        for name, grant in turn.granted.items():
+            if grant.paid:
+                self._gates[name].pay(grant.paid)
+            self._desks[name].hand_out(grant.claimed)
 
     def _heed(self, turn: Turn) -> None:
         """Note what is settled for good, and let others hear of it."""

@@ -29,8 +29,8 @@ from etl.cdr.outcomes import (
 )
 from etl.cdr.records import Leg, StoredLeg
 from etl.db.call_legs import RequestKey, as_stored, stored_legs, upsert_legs
-from etl.db.request_queue import Settlement, hold_claims, settle_claims
 from etl.db.responses import Response, archive_responses, make_response
+from etl.db.settlements import Settlement, hold_claims, settle_claims
 from etl.errors import RequestError, UnstorableError
 from etl.settings import Settings
 from etl.sync.asking import Asked

@@ -11,38 +11,25 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 from sqlalchemy import Connection, Engine
 
-from etl.cdr.records import ClaimedRequest
-from etl.db import accounts, request_queue, runs
+from etl.db import accounts, runs
 from etl.db.accounts import AccountState
 from etl.db.failures import is_bad_value
+from etl.db.request_queue import Claimant, reap_expired
 from etl.settings import Settings
+from etl.sync.claiming import Claiming, Grant, Room
 from etl.sync.desk import Desk, News
 from etl.sync.observing import Settled
 from etl.sync.settling import Verdict, settle, waiting_rules
 from etl.sync.transactions import in_transaction
 from etl.sync.whereabouts import is_alive, this_process
 
-if TYPE_CHECKING:
-    from etl.db.rate_limits import SharedRateLimit
-
 LOOK_SECONDS = 1.0  # how often a turn looks for leases that ran out, and for what other machines know
 CANARY_SECONDS = 30.0  # how often the latest good request is noted, in a row that all machines share
 _LONGEST_PAUSE = timedelta(days=1)
-_PROBED_PLACES = 12  # the newest request, the second, fourth, and so on to the 2048th
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What an account could do with: claims, and calls of claims in hand that wait for the rate limit."""
-
-    claims: int
-    unpaid: int = 0
-    is_probe: bool = False  # the claim is to find out whether the API works again
-    is_idle: bool = False  # nothing is in hand
 
 
 @dataclass(slots=True)
@@ -50,10 +37,7 @@ class Turn:
     """What one transaction came to."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    claimed: dict[str, list[ClaimedRequest]] = field(default_factory=dict)
-    paid: dict[str, int] = field(default_factory=dict)  # calls that the rate limit lets through
-    waits: dict[str, float] = field(default_factory=dict)  # seconds until it lets the next one through
-    exhausted: set[str] = field(default_factory=set)  # accounts of which nothing more is due
+    granted: dict[str, Grant] = field(default_factory=dict)
     heard: dict[str, AccountState] = field(default_factory=dict)  # from other machines
     told: dict[str, News] = field(default_factory=dict)  # to other machines
     settled: list[Settled] = field(default_factory=list)
@@ -85,7 +69,6 @@ class Turns:
         self._number = 0
         self._looked_at = self._canaries_told_at = float("-inf")
         self._told: dict[str, News] = {}
-        self._rate_limit: SharedRateLimit | None = None
         self._rules = waiting_rules(settings)
 
     def open(self, names: Sequence[str]) -> dict[str, AccountState]:
@@ -135,7 +118,8 @@ class Turns:
             if rooms:
                 self._look(connection, turn, rooms)
             for name, room in (rooms or {}).items():
-                self._claim(connection, turn, name, room)
+                turn.granted[name] = self._grant(connection, turn.heard.get(name), name, room)
+            turn.counts["claimed"] = sum(len(grant.claimed) for grant in turn.granted.values())
             turn.counts["api_calls"] = calls
             runs.count_run(connection, self.run_id, turn.counts, turn=number)
             return turn
@@ -229,75 +213,16 @@ class Turns:
         """Look, now and then, for leases that ran out and for what other machines have learned."""
         if self._monotonic() - self._looked_at < LOOK_SECONDS:
             return
-        turn.counts["reaped_dead"] += request_queue.reap_expired(
-            connection, max_attempts=self._settings.max_attempts
-        )
+        turn.counts["reaped_dead"] += reap_expired(connection, max_attempts=self._settings.max_attempts)
         turn.heard = {name: accounts.read_account(connection, name) for name in names}
 
-    # Claiming
+    def _grant(self, connection: Connection, state: AccountState | None, account: str, room: Room) -> Grant:
+        room = room if state is None else room.as_of(state)
+        grant = self._claiming.claim(connection, account, room)
+        return replace(grant, is_exhausted=True) if state is not None and state.is_paused else grant
 
-    def _claim(self, connection: Connection, turn: Turn, account: str, room: Room) -> None:
-        state = turn.heard.get(account)
-        if state is not None and state.is_paused:
-            room = replace(room, claims=0)
-            turn.exhausted.add(account)
-        elif state is not None and state.is_breaker_open:
-            room = replace(room, claims=min(room.claims, 1), is_probe=True)
-        if self._settings.rate_limit and (room.claims or room.unpaid):
-            self._claim_within_rate(connection, turn, account, room)
-        elif room.claims:
-            self._claim_some(connection, turn, account, room)
-
-    def _claim_some(self, connection: Connection, turn: Turn, account: str, room: Room) -> int:
-        claimant = request_queue.Claimant(
-            f"{self._process.host}, process {self._process.pid}, run {self.run_id}",
-            self.run_id,
-            self._settings.lease,
-            self._batch,
-        )
-        skip = self._probed() if room.is_probe else None
-        claimed = request_queue.claim_requests(
-            connection, account, claimant, most=room.claims, skip_newest=skip
-        )
-        is_short = len(claimed) < room.claims
-        if not claimed and room.is_idle:
-            claimed = request_queue.claim_suspect(connection, account, claimant)
-            is_short = not claimed
-        if is_short:
-            turn.exhausted.add(account)
-        turn.claimed[account] = claimed
-        turn.counts["claimed"] += len(claimed)
-        return len(claimed)
-
-    def _probed(self) -> int:
-        """Which request is to find out whether the API works: another one in each run.
-
-        Of the newest, since the API is the likeliest to know them; and ever further from them, since some
-        may fail whatever the API does, and must not keep the breaker open.
-        """
-        return (1 << self.run_id % _PROBED_PLACES) - 1
-
-    def _claim_within_rate(self, connection: Connection, turn: Turn, account: str, room: Room) -> None:
-        """Pay for the calls that wait already, and claim no more than may be asked for at once.
-
-        A claim whose call had to wait would use up its lease.
-        """
-        limit = self._limit()
-        allowance = limit.allowance(connection, account)
-        unpaid = min(room.unpaid, allowance.calls)
-        most = min(room.claims, allowance.calls - unpaid)
-        claimed = self._claim_some(connection, turn, account, replace(room, claims=most)) if most else 0
-        limit.spend(connection, account, unpaid + claimed, allowance)
-        turn.paid[account] = unpaid + claimed
-        if room.claims and not most and not request_queue.has_due(connection, account, batch=self._batch):
-            turn.exhausted.add(account)
-        has_more = room.claims > most and account not in turn.exhausted
-        if has_more or room.unpaid > unpaid:
-            turn.waits[account] = limit.interval if unpaid + claimed else allowance.wait_seconds
-
-    def _limit(self) -> SharedRateLimit:
-        if self._rate_limit is None:
-            from etl.db.rate_limits import SharedRateLimit  # noqa: PLC0415 (slow to import)
-
-            self._rate_limit = SharedRateLimit(self._settings.rate_limit)
-        return self._rate_limit
+    @cached_property
+    def _claiming(self) -> Claiming:
+        worker = f"{self._process.host}, process {self._process.pid}, run {self.run_id}"
+        claimant = Claimant(worker, self.run_id, self._settings.lease, self._batch)
+        return Claiming(claimant, self._settings.rate_limit)

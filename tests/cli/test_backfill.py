@@ -148,13 +148,6 @@ def test_lines_that_are_no_id_are_told_and_keep_nobody_else_out(past):
     assert marked(past) == {"1"}
 
 
-def test_a_list_without_any_id_is_a_failure(past):
-    result = past.type("backfill", "--from-file", "-", stdin="no id\n")
-
-    assert result.exit_code == 1
-    assert marked(past) == set()
-
-
 def test_what_a_run_has_in_hand_is_left_to_it_and_said_so(operator, simulator):
     simulator.latency = 4.0
     operator.type("enqueue", "answered-1")
@@ -281,6 +274,28 @@ def test_the_forecast_for_people_says_the_same(operator):
     assert "0:01:20 at 0.5/s, the rate limit" in result.stdout
 
 
+def test_a_forecast_of_nothing_or_of_a_moment_says_so(operator):
+    nothing = operator.type("backfill", "--only", "all", "--dry-run", CDR_SYNC_RATE_LIMIT="5")
+    enqueue(operator, 2)
+    moment = operator.type("backfill", "--only", "all", "--dry-run", CDR_SYNC_RATE_LIMIT="5")
+
+    assert nothing.stdout == "Nothing to fetch: no request is selected\n"
+    assert moment.stdout.endswith("\nExpected duration: under a second at 5.0/s, the rate limit\n")
+
+
+def test_a_forecast_of_what_is_left_of_a_batch_tells_of_nothing_else(operator):
+    enqueue(operator, 2)
+    operator.type("backfill", "--only", "all", "--batch", "july", "--no-run")
+    left = operator.type("backfill", "--resume", "july", "--dry-run")
+    again = operator.type("backfill", "--only", "all", "--batch", "july", "--dry-run")
+    operator.type("sync")
+    nothing = operator.type("backfill", "--resume", "july", "--dry-run")
+
+    assert left.stdout.startswith("API calls: 2, ")
+    assert again.stdout.startswith("In this batch already, and left as they are: 2\nAPI calls: 2, ")
+    assert nothing.stdout == "Nothing to fetch: no request is selected\n"
+
+
 def test_a_backfill_tells_that_its_claims_add_up_and_that_the_counts_agree(operator):
     operator.type("enqueue", "answered-1", "count_mismatch-1")
     operator.type("sync")
@@ -299,7 +314,7 @@ def test_a_selection_of_nothing_says_so_and_writes_no_run(operator):
     result = operator.type("backfill", "--only", "dead")
 
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == "No request is selected: nothing to mark\n"
+    assert result.stdout == "Nothing to fetch: no request is selected\n"
     assert operator.rows("SELECT * FROM sync_runs") == []
 
 

@@ -127,6 +127,11 @@ def test_the_help_lists_every_command_with_its_summary(new_operator):
     assert [name for name, summary in SUMMARIES.items() if f"{name} {summary}" not in shown] == []
 
 
+@pytest.mark.parametrize("group", ["db", "requests", "runs"])
+def test_the_list_of_commands_fits_a_terminal_of_the_usual_width(new_operator, group):
+    assert "..." not in new_operator.type(group, "--help", COLUMNS="80").stdout.partition("Commands:")[2]
+
+
 def test_the_version_is_told(new_operator):
     result = new_operator.type("--version")
 
@@ -137,7 +142,15 @@ def test_a_command_that_does_not_exist_is_wrong_usage(new_operator):
     result = new_operator.type("snyc")
 
     assert result.exit_code == 2
-    assert "snyc" in mistake(result)
+    assert mistake(result) == "Error: No such command 'snyc'. Did you mean 'sync'?"
+
+
+@pytest.mark.parametrize("option", ["-v", "--verbose", "--config", "--database-url", "--log-format"])
+def test_an_option_of_all_commands_behind_one_of_them_is_told_its_place(new_operator, option):
+    result = new_operator.type("sync", option, "x")
+
+    assert result.exit_code == 2
+    assert mistake(result) == f"Error: The option '{option}' comes before the command."
 
 
 def test_no_command_at_all_shows_the_help(new_operator):
@@ -341,6 +354,20 @@ def test_an_invalid_argument_is_named_by_what_was_typed(operator):
     assert "1 invalid" in result.stdout
 
 
+@pytest.mark.parametrize("command", ["enqueue", "backfill"])
+def test_a_file_in_the_place_of_an_id_is_told_how_to_be_read(operator, command, monkeypatch):
+    monkeypatch.chdir(operator.home)
+    (operator.home / "two ids.csv").write_text("one\n")
+    (operator.home / "answered-1").touch()
+    results = [operator.type(command, "one", name) for name in ("two ids.csv", "-", "./answered-1")]
+
+    assert [result.exit_code for result in results] == [2, 2, 2]
+    assert mistake(results[0]).endswith("is a file and no request ID: write --from-file 'two ids.csv'")
+    assert mistake(results[1]).endswith("write --from-file -")
+    assert operator.states() == {}
+    assert operator.type(command, "answered-1").exit_code == 0
+
+
 def test_arguments_and_a_file_go_together(operator):
     result = operator.type("enqueue", "one", "--from-file", "-", stdin="two\n")
 
@@ -400,6 +427,28 @@ def test_a_file_that_cannot_be_read_is_named_and_leaves_no_database(new_operator
     assert result.exit_code == 2
     assert str(new_operator.home) in mistake(result)
     assert not new_operator.database.exists()
+
+
+@pytest.mark.parametrize("command", ["enqueue", "backfill"])
+@pytest.mark.parametrize("content", ["requestid\none\n", "when;requestid\n1;one\n", '["one", "two"]'])
+def test_a_list_that_is_none_by_its_first_line_is_refused_whole(new_operator, command, content):
+    new_operator.environment |= {"PIOPIY_APP_ID": "1", "PIOPIY_SECRET": "sssssss"}
+    result = new_operator.type(command, "--from-file", "-", stdin=content)
+
+    assert result.exit_code == 2
+    assert mistake(result).startswith("cdr-sync: line 1 ")
+    assert "a column request_id" in mistake(result)
+    assert not new_operator.database.exists()
+
+
+@pytest.mark.parametrize("words", [["enqueue"], ["backfill"], ["backfill", "--dry-run"]], ids=" ".join)
+def test_a_list_without_any_id_is_wrong_usage(operator, words):
+    result = operator.type(*words, "--from-file", "-", stdin="neither this\nnor that\n")
+
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("cdr-sync: Nothing of what is listed is")
+    assert result.stdout == ""
+    assert operator.states() == {}
 
 
 @pytest.mark.parametrize("duration", ["5x", "ten", "-5s", "", "1e3", "nan"])
@@ -791,11 +840,46 @@ def test_fetch_says_by_its_exit_code_what_came_and_asks_only_once(operator, simu
     assert simulator.total_calls == 1
 
 
+@pytest.mark.parametrize("wrong", ["", "two words", "x" * 256])
+def test_fetch_asks_for_nothing_that_can_be_no_request(operator, simulator, wrong):
+    result = operator.type("fetch", wrong)
+
+    assert result.exit_code == 2
+    assert mistake(result).startswith("cdr-sync: ID ")
+    assert simulator.total_calls == 0
+
+
 def test_fetch_with_wrong_credentials_is_77(operator):
     result = operator.type("fetch", "answered-1", PIOPIY_SECRET="wrong")
 
     assert result.exit_code == 77
     assert "credentials" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "page", "code"),
+    [(404, "<html>Not Found</html>", 77), (200, "<!DOCTYPE html>", 69), (301, "", 1)],
+)
+def test_fetch_of_a_page_that_is_not_the_api_names_its_setting_and_blames_no_credentials(
+    operator, answering, status, page, code
+):
+    url = answering(lambda _: (status, page.encode()))
+    result = operator.type("fetch", "answered-1", CDR_SYNC_API_URL=url)
+
+    assert result.exit_code == code
+    assert result.stderr.endswith("is CDR_SYNC_API_URL right?\n")
+    assert "credentials" not in result.stderr
+
+
+def test_a_run_against_a_page_that_is_not_the_api_names_its_setting(operator, answering):
+    operator.type("enqueue", "one", "two", "three", "four", "five")
+    url = answering(lambda _: (404, b"<html>Not Found</html>"))
+    result = operator.type("sync", CDR_SYNC_API_URL=url)
+
+    assert result.exit_code == 77
+    assert "PIOPIY's API does not answer account 'default' (HTTP status 404: " in result.stderr
+    assert "is CDR_SYNC_API_URL right?). If it is, check app ID and secret; " in result.stderr
+    assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
 
 
 def test_fetch_of_an_api_that_nobody_listens_at_is_69(operator):
@@ -1123,6 +1207,18 @@ def test_a_schema_from_the_future_is_78_and_is_not_called_behind(operator):
 
     assert result.exit_code == 78
     assert "upgrade cdr-sync" in mistake(result)
+
+
+@pytest.mark.parametrize("path", ["/there/x.sqlite", "there/x.db"])
+def test_a_path_in_place_of_a_url_is_told_as_the_url_that_was_meant(new_operator, path, monkeypatch):
+    monkeypatch.chdir(new_operator.home)
+    path = f"{new_operator.home}{path}" if path.startswith("/") else path
+    result = new_operator.type("--database-url", path, "status")
+    meant = mistake(result).partition("did you mean ")[2].removesuffix("?")
+
+    assert result.exit_code == 78
+    assert meant == f"sqlite:///{new_operator.home / path}"
+    assert new_operator.type("--database-url", meant, "db", "upgrade").exit_code == 0
 
 
 @pytest.mark.parametrize(

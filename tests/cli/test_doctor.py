@@ -14,6 +14,8 @@ from sqlalchemy import text
 from etl.db.connection import read_url, shown_url
 from etl.db.tables import api_accounts
 from etl.doctor.api import UNKNOWN_REQUEST_ID
+from etl.doctor.configuration import check_settings
+from etl.settings import Settings
 
 CHECKS = ["configuration", "accounts", "secret files", "metrics file", "database", "clock", "schema"]
 SQLITE_CHECKS = [*CHECKS, "SQLite file", "api default"]
@@ -104,7 +106,7 @@ def test_where_all_is_well_each_check_is_one_line_and_the_exit_code_is_0(operato
         (
             {"CDR_SYNC_WORKERS": "0"},
             78,
-            ["failed    configuration: The configuration is wrong:", "            CDR_SYNC_WORKERS: "],
+            ["failed    configuration: The configuration is wrong:", "            CDR_SYNC_WORKERS must be "],
         ),
     ],
     ids=["1", "69", "77", "78"],
@@ -180,6 +182,37 @@ def test_settings_that_contradict_each_other_are_a_warning(operator):
     assert (examined.code, examined.amiss) == (0, {"configuration": "warning"})
     assert "120s" in examined.remedy("configuration")
     assert (enough.code, enough.amiss) == (0, {})
+
+
+def test_variables_that_are_no_settings_are_a_warning_beside_others(operator):
+    examined = examine(operator, CDR_SYNC_WORKER="4", CDR_SYNC_ZZZ="1", CDR_SYNC_LEASE="61s")
+
+    assert (examined.code, examined.amiss) == (0, {"configuration": "warning"})
+    assert examined.found("configuration").splitlines()[1:] == [
+        "there is no setting CDR_SYNC_WORKER: did you mean CDR_SYNC_WORKERS?",
+        "there is no setting CDR_SYNC_ZZZ",
+    ]
+    assert examined.remedy("configuration").endswith("; unset or rename the variables that are no settings")
+    assert operator.type("sync", CDR_SYNC_WORKER="4").output == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "is_open"),
+    [
+        ("http://piopiy.example/v1", True),
+        ("http://192.0.2.1:8080/", True),
+        ("http://[2001:db8::1]/", True),
+        ("https://piopiy.example/v1", False),
+        ("http://127.0.0.2:8080/", False),
+        ("http://[::1]/", False),
+        ("http://localhost:8080/", False),
+    ],
+)
+def test_a_secret_that_would_go_to_another_machine_as_plain_text_is_a_warning(url, is_open, tmp_path):
+    finding = check_settings(Settings(api_url=url), tmp_path / "none.toml")
+
+    assert finding.result == ("warning" if is_open else "ok")
+    assert ("as plain text" in finding.found, "https://" in (finding.remedy or "")) == (is_open, is_open)
 
 
 def test_without_credentials_everything_else_is_looked_at(operator):

@@ -69,6 +69,7 @@ def test_calls_can_be_narrowed_to_a_period_and_an_account(analyst):
     assert count("--until", first) == 0
     assert count("--since", first, "--until", last) < 10
     assert count("--account", "default") == 10
+    analyst.type("enqueue", "one", "--account", "sales")
     assert count("--account", "sales") == 0
 
 
@@ -85,6 +86,43 @@ def test_a_file_is_written_whole_and_its_form_is_told_by_its_name(analyst):
     assert files(analyst) == ["calls.csv", "calls.parquet"]
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--output", "calls.xlsx"), "calls.xlsx would hold CSV"),
+        (("--output", "calls.csv.gz"), "calls.csv.gz would hold CSV"),
+        (("--output", "calls.parquet", "--format", "csv"), "calls.parquet would hold csv"),
+        (("--output", "calls.CSV", "--format", "parquet"), "calls.CSV would hold parquet"),
+        (("--output", "calls.parquet", "--raw"), "--raw is for CSV"),
+        (("--format", "parquet", "--raw"), "--raw is for CSV"),
+    ],
+)
+def test_a_name_that_does_not_fit_what_is_written_is_wrong_usage(analyst, options, named):
+    result = analyst.type("export", "calls", *options)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert named in result.stderr
+    assert files(analyst) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "begins"),
+    [
+        (("--output", "calls"), b"account,"),
+        (("--output", "calls-2026.10"), b"account,"),
+        (("--output", "calls.CSV"), b"account,"),
+        (("--output", "calls.txt", "--format", "csv"), b"account,"),
+        (("--output", "calls.Parquet"), b"PAR1"),
+        (("--output", "calls", "--format", "parquet"), b"PAR1"),
+    ],
+)
+def test_any_other_name_holds_what_it_says_or_what_is_asked_for(analyst, options, begins):
+    result = analyst.run("export", "calls", *options)
+
+    assert (result.code, result.all) == (0, "")
+    assert (analyst.home / options[1]).read_bytes().startswith(begins)
+
+
 def test_text_is_made_safe_for_spreadsheets_unless_a_program_wants_it_raw(analyst):
     analyst.rows("UPDATE call_legs SET to_number = '=1+1', from_number = '+914471000000', rate = -0.39")
     safe, raw = (
@@ -97,6 +135,16 @@ def test_text_is_made_safe_for_spreadsheets_unless_a_program_wants_it_raw(analys
     assert ",+914471000000," in raw
     assert ",-0.39," in safe
     assert ",-0.39," in raw
+
+
+def test_a_sum_that_parquet_cannot_hold_is_told_in_a_line_and_csv_holds_it(analyst):
+    analyst.rows("UPDATE call_legs SET rate = 6e19")
+    refused = analyst.run("export", "calls", "--output", "calls.parquet")
+
+    assert (refused.code, refused.stdout, files(analyst)) == (1, "", [])
+    assert refused.stderr.startswith("cdr-sync: Parquet cannot hold the billed_rate_total 12000000000")
+    assert len(refused.stderr.splitlines()) == 1
+    assert ",120000000000000000000," in analyst.type("export", "calls").stdout
 
 
 @pytest.mark.parametrize(("module", "writer", "name"), WRITERS, ids=["csv", "parquet"])

@@ -118,6 +118,34 @@ def test_a_terminal_that_cannot_show_a_character_still_shows_the_rest(operator, 
     assert "pending" in finished.stdout
 
 
+def by_shell(operator, line):
+    """Let a shell run a line in which `cdr-sync` is the program that is tested."""
+    return finish(operator.start("-c", line.replace("cdr-sync", CONSOLE_SCRIPT), program=("sh",)))
+
+
+@pytest.mark.parametrize("words", ["--help", "status", "requests list --json", "runs", "report"])
+def test_a_full_disk_behind_the_output_is_told_in_a_line(operator, words):
+    finished = by_shell(operator, f"cdr-sync {words} > /dev/full")
+
+    assert (finished.code, finished.stderr) == (
+        1,
+        "cdr-sync: The output cannot be written: No space left on device\n",
+    )
+
+
+def test_a_stream_that_is_closed_is_nothing_and_no_file_takes_its_place(operator):
+    enqueued = by_shell(operator, "cdr-sync enqueue answered-1 >&- 2>&- <&-")
+    read = by_shell(operator, "cdr-sync enqueue --from-file - <&-")
+    worked = by_shell(operator, "cdr-sync --verbose sync --json >&- 2>&-")
+    told = by_shell(operator, "cdr-sync runs >&-")
+
+    assert [one.code for one in (enqueued, read, worked, told)] == [0, 0, 0, 0]
+    assert read.stdout.startswith("0 new requests")
+    assert told.all == ""
+    assert len(operator.stored_legs()) > 0
+    assert operator.rows("PRAGMA integrity_check") == [("ok",)]
+
+
 def test_the_demo_off_a_terminal_is_plain_text_that_adds_up(new_operator):
     finished = new_operator.run("demo")
     requests, states = finished.stdout.split("\nRequests: ")[1].splitlines()[0].split(" = ")
@@ -127,6 +155,16 @@ def test_the_demo_off_a_terminal_is_plain_text_that_adds_up(new_operator):
     assert "\x1b" not in finished.stdout
     assert int(requests) == sum(int(part.split()[0]) for part in states.split(" + ")) == 300
     assert int(claims) == sum(int(part.split()[0]) for part in outcomes.split(" + "))
+
+
+def test_the_demo_started_as_a_module_says_what_can_be_typed(new_operator):
+    module = {"program": (sys.executable, "-m", "etl"), "PATH": "/usr/bin:/bin"}
+    finished = finish(new_operator.start("demo", **module))
+    (line,) = (line for line in finished.stdout.splitlines() if line.endswith("sqlite3 status"))
+    status = finish(new_operator.start("-c", line, program=("sh",)))
+
+    assert (status.code, status.stderr) == (0, "")
+    assert status.stdout.startswith("Requests: 0 pending")
 
 
 def test_the_demo_stopped_early_says_130_and_leaves_no_traceback(new_operator):

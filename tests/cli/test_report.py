@@ -117,6 +117,7 @@ def test_alone_it_tells_thirty_days(operator):
         (("--since", "2026-02-01", "--until", "2026-01-01"), "is not before --until"),
         (("--output", "/nowhere/r.html"), "/nowhere/r.html cannot be written: No such file or directory"),
         (("--output", "/"), "/ cannot be written: Is a directory"),
+        (("--output", "r.pdf"), "r.pdf would hold HTML: call it .html"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(operator, words, message):

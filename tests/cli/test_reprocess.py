@@ -108,6 +108,7 @@ def test_it_takes_the_region_from_the_settings(operator):
     ids=["since", "until", "its account", "another account"],
 )
 def test_it_can_be_narrowed(archived, options, count):
+    archived.type("enqueue", "one", "--account", "sales")
     result = json.loads(archived.type("reprocess", *options, "--json").stdout)
 
     assert (result["requests"], result["changed"]) == (count, count)

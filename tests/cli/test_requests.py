@@ -97,7 +97,7 @@ def test_a_replayed_request_is_asked_for_by_the_next_run_and_its_error_is_histor
         (("--all-dead", "--account", "sales"), {"sold"}),
         (("--all-dead", "--batch", "june"), {"broken"}),
         (("slow", "done-1", "--error-kind", "timeout"), {"slow"}),
-        (("--error-kind", "nothing_so"), set()),
+        (("--error-kind", "too_large"), set()),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -224,6 +224,30 @@ def test_pending_and_dead_ones_are_cancelled_and_the_others_left_alone(one_in_ea
     assert "2 requests cancelled (1 dead, 1 pending)" in result.stdout
     assert "done-1 of account default is done" in result.stdout
     assert "while a run asks for it" in told(result)
+
+
+def test_all_pending_ones_are_cancelled_by_account_and_batch_and_no_others(operator):
+    operator.type("enqueue", "sold", "sold-too", "--account", "sales")
+    operator.type("enqueue", "june-1", "--account", "sales", "--batch", "june")
+    put_into(operator, "dead", "dead-1")
+    operator.rows("UPDATE cdr_requests SET account = 'sales', batch = 'june' WHERE request_id = 'dead-1'")
+    operator.type("enqueue", "other", "--batch", "june")
+    first = operator.type("requests", "cancel", "--all-pending", "--account", "sales", "--batch", "june")
+    by_then = states_of(operator)
+    rest = operator.type("requests", "cancel", "--all-pending", "--account", "sales")
+
+    assert first.stdout == "1 request cancelled (1 pending)\n"
+    assert {name for name, state in by_then.items() if state == "cancelled"} == {"june-1"}
+    assert rest.stdout == "2 requests cancelled (2 pending)\n"
+    assert (states_of(operator)["other"], states_of(operator)["dead-1"]) == ("pending", "dead")
+
+
+def test_to_cancel_without_saying_what_is_a_mistake(one_in_each_state):
+    result = one_in_each_state.type("requests", "cancel", "--account", "default")
+
+    assert result.exit_code == 2
+    assert "--all-pending" in told(result)
+    assert states_of(one_in_each_state) == {f"{state}-1": state for state in STATES}
 
 
 def test_to_cancel_twice_is_no_mistake(operator):

@@ -97,6 +97,14 @@ def test_a_run_with_nothing_due_shows_no_bar_and_says_so(at_terminal):
     assert "0/0" not in terminal.text
 
 
+def test_a_run_for_a_label_that_no_request_has_says_so(operator, at_terminal):
+    operator.type("enqueue", "answered-1", "--batch", "october")
+    terminal = at_terminal("sync", "--batch", "octobre").finish()
+
+    assert terminal.code == 0
+    assert "No request has the label 'octobre': did you mean 'october'?" in terminal.text
+
+
 def test_the_bar_counts_only_what_the_run_can_do(operator, at_terminal):
     operator.type("enqueue", "answered-1", "answered-2")
     operator.type("enqueue", "answered-3", "--account", "nobody")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from collectors import collector
 from health_checks import first_words, silent_listener
 from operators import PATIENCE, finish, wait_until
+
+from etl.monitoring import tracing
 
 SECRET = "kXq7Zr2vNw9LmT4yHb6JcF8sPd3GaE5uQ1RoVi0B"
 LAST_TOO_LONG = """
@@ -229,6 +233,22 @@ def test_a_collector_that_hangs_keeps_no_run(operator):
     assert sum("trace" in line for line in told) == 1
 
 
+def test_where_no_collector_listens_a_run_says_so_and_does_not_wait(operator):
+    operator.type("enqueue", "answered-1", "malformed_money-1")
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = operator.type("--verbose", "sync", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}")
+    (told,) = (line for line in result.stderr.splitlines() if "trace" in line)
+
+    assert result.exit_code == 65
+    assert (
+        json.loads(told)["event"]
+        == "The trace was not sent as a whole: the collector cannot be reached (Connection refused)"
+    )
+    assert time.monotonic() - began < tracing.LAST_SECONDS - 1
+
+
 def test_a_collector_that_is_down_is_told_of_only_when_asked(operator):
     operator.type("enqueue", "answered-1", "malformed_money-1")
     url = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
@@ -254,8 +274,14 @@ def test_without_the_extra_one_line_says_what_to_install(operator):
 
 @pytest.mark.parametrize(
     "words",
-    [{"OTEL_TRACES_EXPORTER": "zipkin"}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}],
-    ids=lambda words: next(iter(words)),
+    [
+        {"OTEL_TRACES_EXPORTER": "zipkin"},
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "nonsense"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"},
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:many/"},
+    ],
+    ids=lambda words: "=".join(next(iter(words.items()))),
 )
 def test_what_is_not_there_is_one_line_that_names_the_variable(operator, traces, words):
     result = operator.type("sync", **words)

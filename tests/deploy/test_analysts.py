@@ -39,12 +39,29 @@ FORBIDDEN = [
     "DROP TABLE api_accounts",
 ]
 FORBIDDEN_ON = {
-    "postgresql": ["CREATE SCHEMA theirs", "CREATE ROLE theirs", "TRUNCATE cdr_responses"],
+    "postgresql": [
+        "CREATE SCHEMA theirs",
+        "CREATE ROLE theirs",
+        "TRUNCATE cdr_responses",
+        "SELECT * FROM call_legs FOR UPDATE",
+        "SELECT lo_creat(0)",
+        "SELECT lo_create(0)",
+        "SELECT lo_from_bytea(0, 'much')",
+        "SELECT pg_read_file('PG_VERSION')",
+        "COPY call_legs TO PROGRAM 'cat'",
+        "SELECT nextval('cdr_requests_id_seq')",
+        "SELECT query_to_xml('SELECT * FROM cdr_requests', true, false, '')",
+        "SET temp_file_limit = -1",
+    ],
     "mariadb": [
         "CREATE DATABASE theirs",
         "CREATE USER theirs",
         "TRUNCATE cdr_responses",
         "SHOW CREATE VIEW calls",
+        "SELECT * FROM mysql.user",
+        "FLUSH TABLES",
+        "HANDLER cdr_requests OPEN",
+        "EXECUTE IMMEDIATE 'SELECT * FROM cdr_requests'",
     ],
 }
 CLEANING = {
@@ -150,10 +167,37 @@ def test_mistakes_are_bounded_by_defaults(analyst):
         return
     # Our own connections have limits of their own.
     with psycopg.connect(analyst.url.set(drivername="postgresql").render_as_string()) as connection:
-        names = ("default_transaction_read_only", "statement_timeout", "lock_timeout")
+        names = ("default_transaction_read_only", "statement_timeout", "lock_timeout", "temp_file_limit")
         shown = [connection.execute(f"SHOW {name}").fetchone() for name in names]
 
-    assert shown == [("on",), ("5min",), ("5s",)]
+    assert shown == [("on",), ("5min",), ("5s",), ("10GB",)]
+
+
+@pytest.mark.databases("postgresql")
+def test_a_database_in_a_schema_of_its_own_is_found_by_its_analyst(unmigrated_engine, tmp_path):
+    engine, schema = unmigrated_engine, '"Call data"'
+    with engine.begin() as owner:
+        owner.execute(text(f"CREATE SCHEMA {schema}"))
+        owner.execute(text(f'ALTER ROLE cdr IN DATABASE "{engine.url.database}" SET search_path = {schema}'))
+    engine.dispose()
+    upgrade(engine)
+    make_role(engine, tmp_path)
+    theirs = open_engine(engine.url.set(username=NAME).render_as_string())
+    refused = {name: refusal(theirs, LOOK.format(name)) for name in sorted(READABLE)}
+    hidden = refusal(theirs, "SELECT * FROM cdr_requests")
+    made = refusal(theirs, "CREATE TABLE theirs (n integer)")
+    theirs.dispose()
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as owner:
+        place = owner.scalar(
+            text("SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'calls'")
+        )
+        for statement in CLEANING["postgresql"]:
+            owner.execute(text(statement))
+
+    assert place == schema
+    assert {name: words for name, words in refused.items() if words} == {}
+    assert hidden is not None
+    assert made is not None
 
 
 def test_after_a_migration_the_same_file_opens_what_is_new_and_no_more(analyst, database, tmp_path):

@@ -221,6 +221,41 @@ def test_an_account_that_is_not_chosen_is_left_out(ask, panel):
 
 
 @on_postgresql
+@pytest.mark.parametrize("panel", [one for one in PANELS if "${account" in one.sql], ids=str)
+def test_a_panel_survives_that_there_is_no_account_to_choose(ask, panel):
+    _, rows = ask(panel.sql, panel.dashboard, accounts=())
+
+    assert sum(value for row in rows for value in row if is_number([value])) == 0
+
+
+MONEY = [one for one in PANELS if "billed_rate_total" in one.sql]
+UNPRICED = """
+INSERT INTO call_legs (account, request_id, leg, to_number, call_time, occurrence, from_number, revision)
+VALUES ('unpriced', 'one', 'a', '', now(), 1, '', 1)
+"""
+
+
+@on_postgresql
+@pytest.mark.parametrize("panel", MONEY, ids=str)
+def test_money_is_apart_by_account_and_null_where_nobody_knows_it(filled, panel):
+    accounts = ("default", "unpriced")
+    until = filled.now() + timedelta(minutes=1)
+    shown = [(one,) for one in accounts] if panel.panel.get("repeat") == "account" else [accounts]
+    with filled.engine.connect() as connection:
+        connection.exec_driver_sql(UNPRICED)
+        rows = []
+        for chosen in shown:
+            look = Look(until - timedelta(days=2), until, accounts=chosen)
+            found = connection.exec_driver_sql(look.sql(panel.sql)).mappings()
+            rows += [(row.get("account") or row.get("metric"), row["billed rate"]) for row in found]
+        connection.rollback()
+
+    assert [name for name, amount in rows if amount is None][-1:] == ["??" if len(shown) > 1 else "unpriced"]
+    assert [amount for _, amount in rows if amount]
+    assert len(shown) > 1 or {name for name, _ in rows} == set(accounts)
+
+
+@on_postgresql
 def test_the_accounts_to_choose_from_are_those_that_there_are(ask):
     for name, document in DASHBOARDS.items():
         assert ask(variables_of(document)["account"]["query"], name)[1] == [("default",)]

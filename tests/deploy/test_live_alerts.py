@@ -13,7 +13,7 @@ import urllib.request
 from contextlib import ExitStack
 
 import pytest
-from clocks import LIBFAKETIME, shifted
+from clocks import LIBFAKETIME, hurried, shifted
 from operators import wait_until
 from servers import do_without, free_port
 from test_alerts import RULES
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.heavy
 FASTER = 300
 MILLISECONDS = {"m": 60_000, "s": 1_000}
 A_WHILE_AGO = -20 * 60  # seconds
+HURRY = 100_000  # in which the few milliseconds of an idle run are minutes
 
 
 def hasten(rules):
@@ -125,12 +126,16 @@ def run(job, code=0):
     assert result.exit_code == code, result.output
 
 
-def run_a_while_ago(job):
+def run_by_clock(job, clock):
     if not LIBFAKETIME.exists():
         do_without("no libfaketime: apt-get install libfaketime")
-    finished = job.run("sync", **shifted(A_WHILE_AGO))
+    finished = job.run("sync", **clock)
 
     assert (finished.code, finished.all) == (0, "")
+
+
+def run_a_while_ago(job):
+    run_by_clock(job, shifted(A_WHILE_AGO))
 
 
 def enqueue_long_due(job, *request_ids):
@@ -182,3 +187,12 @@ def test_requests_that_died_are_told_of_for_a_while_and_the_job_goes_on(job, wat
     watch.wait_for()
 
     assert job.states() == {"done": 1, "dead": 1}
+
+
+def test_a_run_of_minutes_is_told_of_until_one_is_short_again(job, watch):
+    run(job)
+    watch.wait_for()
+    run_by_clock(job, hurried(HURRY))
+    watch.wait_for("CdrSyncLongRun")
+    run(job)
+    watch.wait_for()

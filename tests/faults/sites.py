@@ -10,9 +10,9 @@ from operators import Finished, Operator, finish
 from sqlalchemy import func, select, text
 from systems import System, a_moment
 
+from etl.db.clock import db_now
 from etl.db.connection import read_url, reading
 from etl.db.tables import api_accounts, call_legs, cdr_requests, sync_runs
-from etl.db.types import db_now
 from etl.simulator import make_request_id
 
 BLOCKED = {

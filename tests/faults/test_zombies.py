@@ -17,7 +17,8 @@ from rivals import Rival
 from sqlalchemy import exc, text
 
 from etl.db.connection import open_engine
-from etl.db.request_queue import Settlement, reap_expired, settle_claims
+from etl.db.request_queue import reap_expired
+from etl.db.settlements import Settlement, settle_claims
 from etl.db.tables import call_legs, cdr_requests, cdr_responses
 from etl.sync import settling
 

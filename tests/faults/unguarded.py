@@ -11,7 +11,7 @@ from collections import Counter
 from sqlalchemy import Engine, event
 
 from etl.cli import main
-from etl.db.request_queue import Held, hold_claims
+from etl.db.settlements import Held, hold_claims
 from etl.sync import settling
 
 # Words of statements, and what stands in their place without the guard.

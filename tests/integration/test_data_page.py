@@ -91,6 +91,14 @@ def test_there_are_twenty_queries():
     ]
 
 
+def test_the_page_says_which_queries_the_role_for_analysts_may_not_ask():
+    private = re.compile(r"\b(cdr_requests|cdr_responses|sync_runs|api_accounts)\b")
+    queries = {example.title.partition(".")[0]: example.statements.values() for example in EXAMPLES}
+    owners = [name for name, statements in queries.items() if any(map(private.search, statements))]
+
+    assert f"may ask all but {' and '.join(owners)}," in PAGE
+
+
 @pytest.mark.parametrize("example", SHOWN)
 def test_a_query_gives_on_the_demo_what_the_page_shows(demo, example):
     with closing(sqlite3.connect(demo)) as connection:

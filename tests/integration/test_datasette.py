@@ -33,6 +33,12 @@ return chart && chart.querySelectorAll('[class*="role-mark"] path[d]:not([d=""])
 """
 
 
+LABELS = """
+return Array.from(document.querySelectorAll(arguments[0] + ' .role-axis-label text'))
+    .filter(e => e.style.opacity !== '0').map(e => e.textContent).filter(text => text)
+"""
+
+
 @pytest.fixture(scope="module")
 def filled(lasting_system):
     """A database of a few dozen calls, with what else a run leaves behind."""
@@ -131,6 +137,8 @@ def test_the_dashboard_draws_each_chart_and_counts_what_there_is(site, browser, 
     states = filled.states()
 
     assert [name for name in DRAWN if not seen(browser, f"#chart-{name}", of=MARKS)] == []
+    labels = {name: browser.execute_script(LABELS, f"#chart-{name}") for name in DRAWN}
+    assert all(found and len(set(found)) == len(found) for found in labels.values()), labels
     assert counts == {
         "complete": f"{round(100 * states['done'] / sum(states.values()), 1):g} %",
         "waiting": "0",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import insert
 
 from etl.db.connection import reading
+from etl.db.datasette.dashboard import dashboard
 from etl.db.datasette.questions import DAYS, QUESTIONS
 from etl.db.tables import call_legs
 
@@ -123,20 +125,32 @@ def test_an_agent_is_found_by_the_id_that_was_sent(ask):
     assert told(rows, "to_number") == [("209_1111113",)]
 
 
-def test_spend_is_by_the_country_called_and_counts_what_has_no_rate(ask):
-    rows = ask(
-        "spend_by_destination",
-        leg("1", rate=0.1),
-        leg("1", "b", rate=0.2),
-        leg("2", to_e164=None, to_country=None),
-        leg("3", account="other", rate=5),
-        account="default",
-    )
+SPENT = (
+    leg("1", rate=0.1),
+    leg("1", "b", rate=0.2),
+    leg("2", to_e164=None, to_country=None),
+    leg("3", "b", account="other", rate=5),
+)
 
-    assert told(rows, "to_country", "calls", "billed_rate_total", "legs_without_rate") == [
-        ("US", 1, 0.3, 0),
-        ("??", 1, None, 1),
+
+def test_spend_is_by_account_and_country_and_counts_what_has_no_rate(ask):
+    rows = ask("spend_by_destination", *SPENT)
+
+    assert told(rows, "account", "to_country", "calls", "billed_rate_total", "legs_without_rate") == [
+        ("default", "US", 1, 0.3, 0),
+        ("default", "??", 1, None, 1),
+        ("other", "US", 1, 5, 0),
     ]
+    assert ask("spend_by_destination", account="other") == rows[2:]
+
+
+def test_the_chart_of_spend_adds_up_no_two_accounts(ask, database):
+    ask("calls_of_a_day", *SPENT)
+    with reading(database.engine) as connection:
+        chart = re.sub(r"\[\[.*?\]\]", "", dashboard("cdr")["charts"]["spend"]["query"])
+        rows = connection.exec_driver_sql(chart).all()
+
+    assert [tuple(row) for row in rows] == [("other: US", 5), ("default: US", 0.3)]
 
 
 def test_who_waited_in_vain_was_answered_by_a_alone(ask):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from operators import PATIENCE
@@ -22,9 +25,11 @@ from etl.db.connection import open_engine, reading
 from etl.db.exports import Field, Portion, fields_of, stream_rows
 from etl.db.tables import call_legs
 from etl.db.views import calls
+from etl.errors import CdrSyncError
 from etl.export.csv_text import CsvWriter, stored_text
 from etl.export.parquet import ParquetWriter
 
+DATA = Path(__file__).parents[2] / "docs" / "data.md"
 NOON = datetime(2026, 2, 3, 12, tzinfo=UTC)
 MANY = 100_000
 LEG = {
@@ -162,6 +167,21 @@ def test_csv_and_parquet_have_the_same_exact_values_on_every_database(engine, tm
     assert rows[0]["extra"] == first["extra"]
 
 
+@pytest.mark.databases("sqlite")
+def test_the_documented_way_back_gives_the_exact_text(engine, tmp_path, monkeypatch):
+    texts = ["NA", "'=1", "0447", "a;=1", "12-11", "TRUE", " x", 'say "hi"']
+    store(engine, *({"request_id": f"r{n}", "status": word} for n, word in enumerate(texts)))
+    with (tmp_path / "october.csv").open("wb") as sink:
+        export(engine, CsvWriter(sink, fields_of("legs"), is_raw=False))
+    (recipe,) = re.findall(r"```python\n(frame = .+?)```", DATA.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    named = {"pd": pd}
+    exec(recipe, named)  # noqa: S102
+
+    assert named["frame"].status.to_list() == texts
+    assert set(named["frame"].to_number) == {LEG["to_number"]}
+
+
 def test_parquet_tells_types_nulls_and_comments_and_others_read_it(engine, tmp_path):
     store(engine, {}, {"leg": "b", "rate": Decimal("-0.01"), "duration_seconds": 7})
     path = tmp_path / "calls.parquet"
@@ -181,6 +201,36 @@ def test_parquet_tells_types_nulls_and_comments_and_others_read_it(engine, tmp_p
     assert found == (Decimal("0.38"), 7, True, NOON.timestamp() * 1_000_000)
     assert frame.billed_rate_total[0] == Decimal("0.38")
     assert frame.call_time[0] == NOON
+
+
+def test_a_sum_that_no_reader_takes_for_a_decimal_is_told_with_its_row(engine, tmp_path):
+    most = Decimal(6 * 10**19)
+    store(
+        engine,
+        {"rate": most},
+        {"request_id": "two", "rate": most},
+        {"request_id": "two", "leg": "b", "rate": most},
+    )
+    with (tmp_path / "calls.parquet").open("wb") as sink:
+        writer = ParquetWriter(sink, fields_of("calls"))
+        with pytest.raises(CdrSyncError) as told:
+            export(engine, writer, "calls")
+        writer.abandon()
+
+    assert str(told.value) == (
+        "Parquet cannot hold the billed_rate_total 120000000000000000000 (account default, request_id two), "
+        "which needs more than 20 digits before the point or 18 behind it: write CSV instead"
+    )
+
+
+def test_a_wider_decimal_would_lose_digits_in_a_reader(tmp_path):
+    path, exact = tmp_path / "wide.parquet", Decimal("0.123456789012345678")
+    for width in (38, 39):
+        kind = pa.decimal128(width, 18) if width == 38 else pa.decimal256(width, 18)
+        pq.write_table(pa.table({"amount": pa.array([exact], type=kind)}), path)
+        ((found,),) = duckdb.sql(f"SELECT amount FROM '{path}'").fetchall()  # noqa: S608
+
+        assert (found == exact) == (width == 38)
 
 
 def test_columns_that_cannot_be_null_are_told_so():

@@ -164,6 +164,13 @@ def test_the_api_is_quoted_in_the_message():
     assert "404 Not Found" in str(error_of(404, PAGE))
 
 
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 405, 500, 503])
+def test_a_web_page_that_no_outage_explains_raises_the_question_of_the_url(status):
+    assert ("is CDR_SYNC_API_URL right?" in str(error_of(status, b"\n" + PAGE))) == (status < 500)
+    assert "CDR_SYNC_API_URL" not in str(error_of(status, b"no page"))
+    assert "CDR_SYNC_API_URL" not in str(error_of(status, body(code=404, msg="<b>no</b>")))
+
+
 def test_a_message_stays_short_enough_to_read():
     for sent in (body(code=500, msg="x" * 100_000), b"x" * 100_000, body(code=500, msg=[["x"] * 99_999])):
         assert len(str(error_of(500, sent))) < 500

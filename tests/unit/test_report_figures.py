@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from etl.cdr.masking import masked_number, masked_text
+from etl.cdr.masking import masked_detail, masked_number, masked_text
 from etl.db.traffic import BalanceLeg, Call, Finding, RequestCount, Waiting
 from etl.report.balances import follow_balances
 from etl.report.coverage import coverage_of
@@ -284,12 +287,58 @@ def test_a_masked_number_keeps_its_country_and_two_digits(number, shown):
             "count says 3, and the last valid answer has 2 legs",
             "count says 3, and the last valid answer has 2 legs",
         ),
-        ("forwarded to +91 98400-12345", "forwarded to +91…45"),
-        ("it rang for 1234 s", "it rang for 1234 s"),
+        ("leg 9840012345 to 1 has no rate", "leg +91…45 to … has no rate"),
     ],
 )
-def test_a_sentence_is_masked_where_it_names_somebody(sentence, shown):
-    assert masked_text(sentence, "IN") == shown
+def test_a_finding_is_masked_where_it_names_somebody(sentence, shown):
+    assert masked_detail(sentence, "IN") == shown
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        ("forwarded to +91 98400-12345", "forwarded to +91…45"),
+        ("to:+919840012345", "to:+91…45"),
+        ("tel-919840012345", "tel-+91…45"),
+        ("sip:919840012345@host", "sip:+91…45@host"),
+        ("x9840012345y", "x+91…45y"),
+        ("98400.12345", "+91…45"),
+        ("(98400)  12/34/5", "(+91…45"),
+        ("\u0669\u0668\u0664\u0660\u0660\u0661\u0662", "…\u0661\u0662"),
+        ("of agent 209_1111113.", "of agent …13."),
+        ("leg b to x has a 9840012345", "leg b to x has a +91…45"),
+        ("it rang for 1234 s", "it rang for 1234 s"),
+        ("SIP/2.0 486 Busy Here", "SIP/2.0 486 Busy Here"),
+    ],
+)
+def test_a_number_in_a_status_is_masked_however_it_is_written(status, shown):
+    assert masked_text(status, "IN") == shown
+
+
+MARKS = st.text(alphabet=" -._/()\u00a0\u200b", max_size=3)
+AROUND = st.text(alphabet="ax :@+-._([", max_size=8)
+
+
+@given(st.integers(10**6, 10**15 - 1).map(str), st.data(), AROUND, AROUND)
+def test_no_run_of_seven_digits_of_a_number_outlives_the_masks(number, data, before, after):
+    written = number[0] + "".join(data.draw(MARKS) + digit for digit in number[1:])
+    leg = Finding("null_rate", "default", "r1", number, f"leg {number} to {written} has the rate -0.5")
+    traffic = added_up(
+        call(**MISSED | {"a_to": written, "b_to": number, "b_status": f"{before}{written}{after}"}),
+        mask_number=lambda text: masked_number(text, "IN"),
+        mask_text=lambda text: masked_text(text, "IN"),
+        mask_detail=lambda text: masked_detail(text, "IN"),
+    )
+    traffic.add_findings([leg])
+    told = [
+        *(status for _, status in traffic.hours),
+        *(word for one in traffic.half_answered_examples for word in (one.a_to, one.b_to, one.b_status)),
+        *(word for check in traffic.checks.values() for word in check.examples[0][-2:]),
+    ]
+
+    runs = {number[at : at + 5] for at in range(len(number) - 4)}
+
+    assert not [word for word in told for run in runs if run in re.sub(r"[^\d…]", "", word)]
 
 
 def test_figures_never_hold_a_number_that_is_to_be_masked():
@@ -297,6 +346,7 @@ def test_figures_never_hold_a_number_that_is_to_be_masked():
         call(**MISSED | {"b_status": "to 9840012345"}),
         mask_number=lambda text: masked_number(text, "IN"),
         mask_text=lambda text: masked_text(text, "IN"),
+        mask_detail=lambda text: masked_detail(text, "IN"),
     )
     traffic.add_findings([Finding("null_rate", "default", "r1", "b", "leg b to 9840012345 has no rate")])
 

@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 
+from etl.errors import UsageError
 from etl.request_lists import check_request_id, read_request_ids
 
 SAMPLE = "8DI2mXpy2K7qPI2Wi919AKS5LlzNEJKy7kb2Vg3IN9h"
@@ -100,6 +101,18 @@ def test_the_column_may_stand_anywhere(delimiter, column):
     assert read(line("request_id") + line("a") + line(" b ")) == [(2, "a"), (3, "b")]
 
 
+def test_a_column_without_a_name_is_one_too():
+    assert read("\trequest_id\nx\ta\n") == [(2, "a")]
+
+
+def test_a_first_line_longer_than_any_header_is_named_as_what_it_is():
+    assert split("x" * 1_000_000 + "\nb\n") == ([(2, "b")], [1])
+
+
+def test_another_sign_in_the_header_is_no_end_of_a_column():
+    assert read("request_id;this, that and more\na;x\n") == [(2, "a")]
+
+
 def test_one_column_is_csv_too():
     assert read("request_id\na\nb\n") == [(2, "a"), (3, "b")]
 
@@ -141,11 +154,46 @@ def test_one_broken_row_costs_no_other():
     assert wrong in ([], [3])
 
 
-def test_a_table_without_the_column_is_not_taken_for_ids():
-    good, bad = split("a,b\nc\n")
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        ("a,b", "'a', 'b'"),
+        ("\ufeffwhen;requestId\r", "'when', 'requestId'"),
+        ("requestid", "'requestid'"),
+        ('"Request ID"', "'Request ID'"),
+        ("REQUEST-IDS", "'REQUEST-IDS'"),
+        ("id", "'id'"),
+        ("call_uuid", "'call_uuid'"),
+        (f"{SAMPLE}\t2026-10-01", f"'{SAMPLE[:40]}', '2026-10-01'"),
+    ],
+)
+def test_a_table_without_the_column_is_not_taken_for_ids(head, named):
+    with pytest.raises(UsageError) as refused:
+        list(read_request_ids(["\n", f"{head}\n", "c\n"]))
 
-    assert good == [(2, "c")]
-    assert bad == [1]
+    assert str(refused.value).startswith(f"line 2 has the columns {named}, and none is called 'request_id': ")
+    assert "JSON lines" in str(refused.value)
+
+
+@pytest.mark.parametrize("first", ["idea", "id-1", "grid", "request-1", "answeredid1", SAMPLE, SAMPLE[:41] + "id"])
+def test_an_id_in_the_first_line_is_no_header(first):
+    assert read(f"{first}\nb\n") == [(1, first), (2, "b")]
+
+
+@pytest.mark.parametrize(
+    "text", ['["a", "b"]', '[{"request_id": "a"}]', "  [\n", '{\n  "request_id": "a"\n}']
+)
+def test_a_json_document_of_many_lines_is_refused_with_what_is_accepted(text):
+    with pytest.raises(UsageError, match=r"line 1 begins a JSON document .*JSON lines \(one object a line\)"):
+        list(read_request_ids(text.splitlines(keepends=True)))
+
+
+@pytest.mark.parametrize(
+    "content", ["request_id\r\na\r\n".encode("utf-16"), b"PK\x03\x04\x14\x08\n", b"\x00\n"]
+)
+def test_a_file_of_another_kind_is_refused_with_what_to_do(content):
+    with pytest.raises(UsageError, match="line 1 is not text in UTF-8: save a spreadsheet as CSV, in UTF-8"):
+        list(read_request_ids(content.decode(errors="replace").splitlines(keepends=True)))
 
 
 # --- JSON lines --------------------------------------------------------------------------------------

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from etl.errors import SettingsError
-from etl.settings import Account, Settings, load_settings, parse_duration
+from etl.settings import (
+    SETTING_NAMES,
+    Account,
+    Settings,
+    load_settings,
+    parse_duration,
+    unknown_variables,
+)
 
 SECRET = "s3cr3t-0f-the-account"
 VENDOR = "https://piopiy.telecmi.com/v1/piopiy/requestid_cdr"
@@ -306,8 +313,42 @@ def test_a_wrong_value_is_named_with_its_place(problems, setting, wrong):
     assert f"cdr-sync.toml: {setting}" in problem
 
 
-def test_an_unknown_setting_is_named(problems):
-    assert len(problems("worker = 4", "retries = 5", "[account.sales]", "app_id = 1")) == 3
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("workers = 0", "a whole number from 1 to 256"),
+        ('max_attempts = "many"', "a whole number from 1 to 1,000,000"),
+        ("rate_limit = -0.5", "a number from 0 to 100,000"),
+        ('log_format = "xml"', "auto, console or json"),
+        ("metrics_file = 5", "text"),
+        ("proxy = []", "an http:// or https:// URL"),
+    ],
+)
+def test_what_a_setting_takes_is_told_in_our_words(problems, line, wanted):
+    (problem,) = problems(line)
+
+    assert problem.endswith(f"cdr-sync.toml: {line.partition(' ')[0]} must be {wanted}")
+
+
+def test_an_unknown_setting_is_named_with_the_one_that_is_spelled_alike(problems):
+    lines = problems("wrokers = 4", "zzz = 5", "[account.sales]", "app_id = 1", "[accounts.x]", "appid = 1")
+    told = [line.partition("there is no setting ")[2] for line in lines]
+
+    assert {"'wrokers': did you mean workers?", "'zzz'", "'account': did you mean accounts?"} < set(told)
+    assert "'appid': did you mean app_id?" in told
+
+
+def test_variables_that_are_no_settings_are_named_with_those_spelled_alike():
+    accounts = [Account("sales", 1, "s", secret_env="CDR_SYNC_SALES_SECRET")]
+    right = {f"CDR_SYNC_{name.upper()}": "1" for name in (*SETTING_NAMES, "config", "ping_url_file")}
+    wrong = {"CDR_SYNC_WORKER": "", "CDR_SYNC_DATABASE_FILE": "x", "CDR_SYNC_ZZZ": "x"}
+
+    assert unknown_variables(accounts, {**right, "CDR_SYNC_SALES_SECRET": "s", "HOME": "/"}) == []
+    assert unknown_variables([], {**right, **wrong}) == [
+        "there is no setting CDR_SYNC_DATABASE_FILE: did you mean CDR_SYNC_DATABASE_URL_FILE?",
+        "there is no setting CDR_SYNC_WORKER: did you mean CDR_SYNC_WORKERS?",
+        "there is no setting CDR_SYNC_ZZZ",
+    ]
 
 
 @pytest.mark.parametrize("broken", ["workers = ", "[accounts", "workers = 1\nworkers = 2", "\x00"])

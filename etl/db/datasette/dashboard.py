@@ -22,7 +22,8 @@ _DAY = {
     "type": "temporal",
     "timeUnit": "utcyearmonthdate",
     "title": None,
-    "axis": {"format": "%b %d"},
+    # Of a short period there are ticks within days too, and no day is to be named twice.
+    "axis": {"labelExpr": "utchours(datum.value) ? '' : utcFormat(datum.value, '%b %d')"},
 }
 _STATES = {
     "done": "#4c9f70",
@@ -105,12 +106,14 @@ def _charts() -> dict[str, Chart]:
         ),
         "status": _ranking(
             "Calls by status, of the b leg where there is one",
-            f"SELECT COALESCE(b_status, a_status, '(none)') AS name, COUNT(*) AS figure {_CALLS} "
+            "SELECT COALESCE(CASE WHEN b_leg_count > 0 THEN b_status ELSE a_status END, '(none)') AS name, "
+            f"COUNT(*) AS figure {_CALLS} "
             "GROUP BY name ORDER BY figure DESC, name LIMIT 12",
         ),
         "spend": _ranking(
-            "Billed rate by the country called, in the account's currency",
-            f"SELECT COALESCE(to_country, '??') AS name, round(SUM(billed_rate_total), 9) AS figure {_CALLS} "
+            "Billed rate by account and the country called, in each account's currency",
+            "SELECT account || ': ' || COALESCE(to_country, '??') AS name, "
+            f"round(SUM(billed_rate_total), 9) AS figure {_CALLS} "
             "GROUP BY name HAVING figure IS NOT NULL ORDER BY figure DESC, name LIMIT 12",
         ),
     }

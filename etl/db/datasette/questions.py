@@ -80,17 +80,18 @@ ORDER BY call_time DESC, account, request_id, leg""",
     ),
     "spend_by_destination": Question(
         "Spend by destination",
-        "Calls, talk and billed rate by the country called, the dearest first; ?? where it is not known.",
+        "Calls, talk and billed rate by account, which has a currency of its own, and the country called, "
+        "the dearest first; ?? where it is not known.",
         {**_SPAN, **_ACCOUNT},
         f"""
 WITH {_PERIOD}
-SELECT COALESCE(to_country, '??') AS to_country, COUNT(*) AS calls, SUM(answered) AS answered_calls,
+SELECT account, COALESCE(to_country, '??') AS to_country, COUNT(*) AS calls, SUM(answered) AS answered_calls,
     SUM(talk_seconds) AS talk_seconds, round(SUM(billed_rate_total), 9) AS billed_rate_total,
     SUM(legs_without_rate) AS legs_without_rate
 FROM calls, period
 WHERE {_IN_PERIOD} AND {_OF_ACCOUNT}
-GROUP BY COALESCE(to_country, '??')
-ORDER BY billed_rate_total DESC, calls DESC, 1""",
+GROUP BY account, COALESCE(to_country, '??')
+ORDER BY account, billed_rate_total DESC, calls DESC, to_country""",
     ),
     "asr_and_acd_by_day": Question(
         "ASR and ACD by day",
@@ -119,7 +120,7 @@ WHERE {_IN_PERIOD} AND {_OF_ACCOUNT} AND lower(a_status) = 'answered' AND b_leg_
 ORDER BY call_time DESC, account, request_id""",
     ),
     "numbers_to_call_back": Question(
-        "Unanswered calls to retry",
+        "Whom to call back",
         "Numbers of the other side (who called in, or whom the b leg rang) whose last call was not answered, "
         "the latest first.",
         {**_SPAN, **_ACCOUNT},
