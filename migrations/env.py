@@ -18,8 +18,8 @@ from etl.settings import load_settings
 class OnlyWhatIsLeft(MySQLImpl):
     """Takes no step of a migration twice: each looks first whether it has been taken.
 
-    DDL commits by itself here, so that a migration that was stopped half-way begins again at what it has done.
-    Steps that are SQL of a migration's own must be repeatable by themselves, as `DROP VIEW IF EXISTS` is.
+    DDL commits by itself here, so that what a stopped migration did is there when it is run again. Steps that
+    are SQL of a migration's own must be repeatable by themselves, as `DROP VIEW IF EXISTS` is.
     """
 
     __dialect__ = "mysql"
