@@ -103,8 +103,8 @@ def _require_own_names(connection: Connection) -> None:
         }
     elif missing := sorted(metadata.tables.keys() - tables):  # all are of the first migration
         raise SchemaError(
-            f"The schema is noted as {revision}, but has no {', '.join(missing)}: if `cdr-sync db downgrade` "
-            "was stopped, run it again; if the database is another application's, give cdr-sync one of its own"
+            f"The schema is noted as {revision}, but lacks {', '.join(missing)}: if a downgrade was stopped, "
+            "run it again; if this is another application's database, give cdr-sync one of its own"
         )
     if foreign:
         raise SchemaError(

@@ -120,6 +120,9 @@ def test_a_view_whose_table_is_gone_is_told(engine):
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_the_models_alone_would_build_the_same_table(engine, unmigrated_engine, table):
+    if engine.dialect.name == "mariadb":  # where the migrations give all text one collation
+        with unmigrated_engine.begin() as connection:
+            connection.execute(sa.text("ALTER DATABASE COLLATE utf8mb4_nopad_bin"))
     metadata.create_all(unmigrated_engine)
 
     from_migrations, from_models = looked_at(engine, table), looked_at(unmigrated_engine, table)

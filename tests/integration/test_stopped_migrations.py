@@ -206,5 +206,5 @@ def test_a_downgrade_that_was_stopped_is_to_be_ended_before_an_upgrade(engine):
     with engine.begin() as connection:
         connection.execute(sa.text("DROP TABLE api_accounts"))
 
-    with pytest.raises(SchemaError, match="noted as 0001, but has no api_accounts"):
+    with pytest.raises(SchemaError, match="noted as 0001, but lacks api_accounts"):
         upgrade(engine)
