@@ -96,26 +96,28 @@ COLUMNS = (
     "legs_without_rate",
 )
 
-# A condition on the time of `calls` is one on `f.call_time`, and so a range of its index, however deep in
-# other views. Each column is a look-up of its own, by the primary key, and made only where it is asked for.
-CALLS = f"""SELECT f.account, f.request_id, f.call_time{{more}},
-    {{columns}}
-FROM call_legs AS f
-WHERE f.missing_since IS NULL AND NOT EXISTS (
+# A condition on the time of `calls`, or an order by it, is one on `f.call_time`, and so served by its index,
+# however deep in other views.
+HAS_EARLIER = f"""EXISTS (
     SELECT 1 FROM {LEGS}
         AND (l.call_time, l.leg, l.to_number, l.occurrence) < (f.call_time, f.leg, f.to_number, f.occurrence)
 )"""
-# PostgreSQL can look up all columns at once. Which times are the first of their request turns out then, since
-# it would read the whole table rather than look each one up beforehand.
-CALLS_AT_ONCE = """SELECT f.account, f.request_id, f.call_time,
-    {names}
-FROM (SELECT DISTINCT call_time, account, request_id FROM call_legs WHERE missing_since IS NULL) AS f
+# Each column is a look-up of its own, by the primary key, and made only where it is asked for.
+CALLS = f"""SELECT f.account, f.request_id, f.call_time{{more}},
+    {{columns}}
+FROM call_legs AS f
+WHERE f.missing_since IS NULL AND NOT {HAS_EARLIER}"""
+# PostgreSQL can look up all columns at once. `IS FALSE` has it look up by the key what is before a leg;
+# for `NOT EXISTS` it would read the whole table beforehand.
+CALLS_AT_ONCE = f"""SELECT f.account, f.request_id, f.call_time,
+    {{names}}
+FROM call_legs AS f
 CROSS JOIN LATERAL (
-    SELECT MIN(l.call_time) AS first_time,
-        {columns}
-    FROM {legs}
+    SELECT
+        {{columns}}
+    FROM {LEGS}
 ) AS c
-WHERE c.first_time = f.call_time"""
+WHERE f.missing_since IS NULL AND ({HAS_EARLIER}) IS FALSE"""
 
 
 def calls(said: dict[str, str], more: str = "") -> str:
@@ -136,7 +138,6 @@ def calls_at_once(said: dict[str, str]) -> str:
     return CALLS_AT_ONCE.format(
         names=", ".join(f"c.{name}" for name in COLUMNS),
         columns=",\n        ".join(f"{each[name]} AS {name}" for name in COLUMNS),
-        legs=LEGS,
     )
 
 
