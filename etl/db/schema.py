@@ -6,23 +6,22 @@ Alembic takes long to import, so that only the commands that need it come here.
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alembic import command
-from alembic.autogenerate import compare_metadata
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, inspect, text
-from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError, SAWarning
+from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 
 from etl.db import SCHEMA_REVISION
 from etl.db.connection import reading, require_supported_server, schema_revision
+from etl.db.drift import found_differences
 from etl.db.failures import is_conflict
-from etl.db.indexes import DAY_INDEX, NAMES_OF_INDEXES, is_in_models, metadata
+from etl.db.indexes import metadata
 from etl.db.views import VIEWS
 from etl.errors import DatabaseUnavailableError, FailedCheckError, SchemaError, UsageError
 
@@ -155,7 +154,7 @@ def _alone(connection: Connection, patience: int) -> Iterator[None]:
 
 
 def check(engine: Engine) -> None:
-    """Find out whether the schema is the newest, and whether the tables are what the models say.
+    """Find out whether the schema is the newest, and whether tables and views are what this version expects.
 
     Raises:
         FailedCheckError: it is not, or they are not; the message names the differences.
@@ -167,40 +166,19 @@ def check(engine: Engine) -> None:
                 f"The schema is {found or 'not there'}, and {SCHEMA_REVISION} is needed: "
                 "run `cdr-sync db upgrade`"
             )
-        options = {
-            "compare_type": True,
-            "compare_server_default": False,
-            "include_object": is_in_models,
-        }
-        context = MigrationContext.configure(connection, opts=options)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SAWarning)  # of an index that it cannot read: see below
-            differences = compare_metadata(context, metadata)
-        if DAY_INDEX not in connection.scalars(text(NAMES_OF_INDEXES[connection.dialect.name])).all():
-            differences.append(("missing_index", DAY_INDEX))
-        differences += _differences_of_views(connection)
+        differences = found_differences(connection, texts_of_views(connection.dialect.name))
     if differences:
         lines = "\n".join(f"  {difference}" for difference in differences)
         raise FailedCheckError(f"The tables differ from the models:\n{lines}")
 
 
-def _differences_of_views(connection: Connection) -> list[tuple[object, ...]]:
-    """What `compare_metadata`, which looks at tables alone, would say of the views."""
-    there = set(inspect(connection).get_view_names())
-    differences: list[tuple[object, ...]] = []
-    for view in VIEWS:
-        if view.name not in there:
-            differences.append(("missing_view", view.name))
-            continue
-        try:
-            found = list(connection.execute(text(f"SELECT * FROM {view.name} WHERE 1 = 0")).keys())
-        except DBAPIError as error:
-            differences.append(("broken_view", view.name, str(error.orig)))
-            break  # PostgreSQL takes no other statement in this transaction
-        expected = [column.name for column in view.columns]
-        differences += [("missing_column", view.name, name) for name in expected if name not in found]
-        differences += [("unknown_column", view.name, name) for name in found if name not in expected]
-    return differences
+def texts_of_views(dialect_name: str) -> dict[str, str]:
+    """The queries of all views, each after those that it reads, as the newest migration of them has them."""
+    migrations = ScriptDirectory(str(migrations_folder())).walk_revisions()
+    texts: dict[str, str] = next(
+        migration.module.views(dialect_name) for migration in migrations if hasattr(migration.module, "views")
+    )
+    return texts
 
 
 def _config(connection: Connection) -> Config:

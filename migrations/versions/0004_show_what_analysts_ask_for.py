@@ -316,6 +316,12 @@ def words(dialect: str) -> dict[str, str]:
     return said
 
 
+def views(dialect: str) -> dict[str, str]:
+    """The queries of all views. `cdr-sync db check` asks the newest migration that has this function."""
+    said = words(dialect)
+    return {name: text.format(**said) for name, text in VIEWS.items()}
+
+
 # --- Comments ----------------------------------------------------------------------------------------
 
 SAID_OF_FIGURES = {
@@ -468,14 +474,13 @@ class DayOfCall(sa.types.UserDefinedType[None]):
 
 def upgrade() -> None:
     dialect = op.get_bind().dialect.name
-    said = words(dialect)
     if dialect in ("mysql", "mariadb"):
         comment = "UTC day of call_time, for the index"
         op.add_column("call_legs", sa.Column("call_day", DayOfCall(), comment=comment))
-    create_indexes(dialect, said)
-    for name, text in VIEWS.items():
+    create_indexes(dialect)
+    for name, query in views(dialect).items():
         op.execute(f"DROP VIEW IF EXISTS {name}")
-        op.execute(f"CREATE VIEW {name} AS\n{text.format(**said)}")
+        op.execute(f"CREATE VIEW {name} AS\n{query}")
     if dialect == "postgresql":
         for view, comments in COMMENTS.items():
             for column, comment in comments.items():
@@ -484,8 +489,8 @@ def upgrade() -> None:
                 op.execute(f"COMMENT ON {what} IS '{quoted}'")
 
 
-def create_indexes(dialect: str, said: dict[str, str]) -> None:
-    day = "call_day" if dialect in ("mysql", "mariadb") else f"({said['day'].format('call_time')})"
+def create_indexes(dialect: str) -> None:
+    day = "call_day" if dialect in ("mysql", "mariadb") else f"({words(dialect)['day_of_call']})"
     op.create_index("ix_call_legs_call_time", "call_legs", ["call_time"])
     op.create_index("ix_call_legs_call_day", "call_legs", [sa.text(day)])
     for column in ("from_e164", "to_e164"):
