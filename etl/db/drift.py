@@ -61,7 +61,7 @@ def _differences_of_texts(connection: Connection, texts: Mapping[str, str]) -> l
             found = dict(connection.execute(kept).tuples().all())
             expected = {name: f"CREATE VIEW {name} AS\n{query}".rstrip() for name, query in texts.items()}
         case "postgresql":
-            # It rewrites a query too, always in the same way, and once more what it wrote itself, where a view
+            # It rewrites a query too, always in the same way, and once more what it wrote: where a view
             # was restored from a dump.
             try:
                 found = _rewritten(connection, _told(connection, texts))
