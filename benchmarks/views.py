@@ -36,6 +36,7 @@ QUESTIONS = {
     "a day of calls_daily": "SELECT * FROM calls_daily WHERE day = '2026-03-15'",
     "a month of sync_coverage": f"SELECT * FROM sync_coverage WHERE {MONTH}",
     "a day of calls": f"SELECT * FROM calls WHERE {TIME.format('15', '03-16')}",
+    "the latest five calls": "SELECT * FROM calls ORDER BY call_time DESC LIMIT 5",
     "one request of calls": "SELECT * FROM calls WHERE account = 'default' AND request_id = '{request_id}'",
     "the legs of a number": "SELECT * FROM call_legs WHERE to_e164 = '+919100000077'",
 }

@@ -15,7 +15,7 @@ LONGEST = 255
 _COLUMN = "request_id"
 _FOREIGN = frozenset(' \ufffd,;|"{}[]')  # of other formats, of lost characters: never of an ID
 _DELIMITERS = (",", ";", "\t", "|")
-# The name of a column, such as `Call ID` or `requestid`, and no ID that ends in these letters, such as `grid`.
+# The name of a column, such as `Call ID` or `requestid`; no ID that ends in these letters, such as `grid`.
 _OTHER_COLUMN = re.compile(
     r"([a-z]{1,12}[ _.-]|request|req|call|cdr|unique|session|record)?(id|uuid|guid)s?", re.IGNORECASE
 )

@@ -2,14 +2,65 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from alembic import context
-from sqlalchemy import Connection
+from alembic.ddl.mysql import MariaDBImpl, MySQLImpl
+from sqlalchemy import Column, Connection, Index, Table, inspect
 from sqlalchemy.types import TypeEngine
 
 from etl.db.connection import open_engine
 from etl.db.indexes import is_in_models, metadata
 from etl.db.types import ExactText, Instant, LongText, Money
 from etl.settings import load_settings
+
+
+class OnlyWhatIsLeft(MySQLImpl):
+    """Takes no step of a migration twice: each looks first whether it has been taken.
+
+    DDL commits by itself here, so that what a stopped migration did is there when it is run again. Steps that
+    are SQL of a migration's own must be repeatable by themselves, as `DROP VIEW IF EXISTS` is.
+    """
+
+    __dialect__ = "mysql"
+
+    def _has(self, table: str | None, column: str | None = None, index: str | None = None) -> bool:
+        seen = inspect(self.connection)
+        if table is None or not seen.has_table(table):
+            return False
+        if column is not None:
+            return column in (each["name"] for each in seen.get_columns(table))
+        return index is None or seen.has_index(table, index)
+
+    def create_table(self, table: Table, **options: Any) -> None:
+        if not self._has(table.name):
+            super().create_table(table, **options)
+
+    def drop_table(self, table: Table, **options: Any) -> None:
+        if self._has(table.name):
+            super().drop_table(table, **options)
+
+    def add_column(self, table_name: str, column: Column[Any], **options: Any) -> None:
+        if not self._has(table_name, column=column.name):
+            super().add_column(table_name, column, **options)
+
+    def drop_column(self, table_name: str, column: Column[Any], **options: Any) -> None:
+        if self._has(table_name, column=column.name):
+            super().drop_column(table_name, column, **options)
+
+    def create_index(self, index: Index, **options: Any) -> None:
+        if not self._has(index.table.name, index=index.name):
+            super().create_index(index, **options)
+
+    def drop_index(self, index: Index, **options: Any) -> None:
+        if self._has(index.table.name, index=index.name):
+            super().drop_index(index, **options)
+
+
+class OnlyWhatIsLeftOnMariadb(OnlyWhatIsLeft, MariaDBImpl):
+    """The same, by the other name that the dialect has."""
+
+    __dialect__ = "mariadb"
 
 
 def render_item(kind: str, item: object, _context: object) -> str | bool:

@@ -6,25 +6,24 @@ Alembic takes long to import, so that only the commands that need it come here.
 from __future__ import annotations
 
 import io
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alembic import command
-from alembic.autogenerate import compare_metadata
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, inspect, text
-from sqlalchemy.exc import DBAPIError, OperationalError, SAWarning
+from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 
 from etl.db import SCHEMA_REVISION
 from etl.db.connection import reading, require_supported_server, schema_revision
+from etl.db.drift import found_differences
 from etl.db.failures import is_conflict
-from etl.db.indexes import DAY_INDEX, NAMES_OF_INDEXES, is_in_models, metadata
+from etl.db.indexes import metadata
 from etl.db.views import VIEWS
-from etl.errors import DatabaseUnavailableError, FailedCheckError, UsageError
+from etl.errors import DatabaseUnavailableError, FailedCheckError, SchemaError, UsageError
 
 _MIGRATION_SECONDS = 30  # how long a migrator waits for another
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -36,8 +35,16 @@ def migrations_folder() -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / "migrations"
 
 
-def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Bring the schema up to a revision. Two at once are safe: the second waits, and finds it done."""
+def upgrade(engine: Engine, revision: str = "head", *, patience: int = _MIGRATION_SECONDS) -> None:
+    """Bring the schema up to a revision. Two at once are safe: the second waits, and finds it done.
+
+    `patience` is how many seconds a server waits for another migrator, and for whoever holds a table.
+
+    Raises:
+        UsageError: there is no such revision.
+        SchemaError: the database is another application's.
+        DatabaseUnavailableError: somebody else has been at work for longer than `patience`.
+    """
     if engine.dialect.name == "sqlite":
         # WAL lets readers read beside a writer. The mode is kept in the file. Where somebody else is at
         # work in it, it cannot be changed, and is what that somebody made it.
@@ -47,27 +54,77 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
             except OperationalError as error:
                 if not is_conflict(error):
                     raise
-    _run(engine, "upgrade", revision)
+
+    def migrate(connection: Connection) -> None:
+        _require_own_names(connection)
+        command.upgrade(_config(connection), revision)
+
+    _run(engine, migrate, patience)
 
 
-def downgrade(engine: Engine, revision: str) -> None:
-    """Take the schema back to a revision."""
-    _run(engine, "downgrade", revision)
+def downgrade(engine: Engine, revision: str, *, patience: int = _MIGRATION_SECONDS) -> None:
+    """Take the schema back to a revision. For `patience` and errors see `upgrade`."""
+    _run(engine, lambda connection: command.downgrade(_config(connection), revision), patience)
 
 
-def _run(engine: Engine, direction: str, revision: str) -> None:
-    with engine.begin() as connection, _alone(connection):
-        require_supported_server(connection)
-        config = _config(connection)
-        try:
-            {"upgrade": command.upgrade, "downgrade": command.downgrade}[direction](config, revision)
-        except CommandError as error:
-            raise UsageError(f"{error}; `cdr-sync db current` tells where the schema is") from error
+def _run(engine: Engine, migrate: Callable[[Connection], None], patience: int) -> None:
+    try:
+        with engine.begin() as connection, _alone(connection, patience):
+            require_supported_server(connection)
+            migrate(connection)
+    except CommandError as error:
+        raise UsageError(f"{error}; `cdr-sync db current` tells where the schema is") from error
+    except OperationalError as error:
+        if not is_conflict(error):
+            raise
+        raise DatabaseUnavailableError(
+            "Another session holds a table that is to be changed, or is migrating too: run the same command "
+            "again when it has ended"
+        ) from error
+
+
+def _require_own_names(connection: Connection) -> None:
+    """Refuse a database in which another application has tables or views of our names.
+
+    Raises:
+        SchemaError: it is such a database; the message names them.
+    """
+    seen = inspect(connection)
+    tables, views = set(seen.get_table_names()), set(seen.get_view_names())
+    revision, our_views = schema_revision(connection), {view.name for view in VIEWS}
+    foreign = (tables & our_views) | (views & metadata.tables.keys())
+    if revision is None:
+        foreign |= views & our_views
+        foreign |= {
+            name
+            for name in tables & metadata.tables.keys()
+            if not _is_left_of_first_migration(connection, name)
+        }
+    elif missing := sorted(metadata.tables.keys() - tables):  # all are of the first migration
+        raise SchemaError(
+            f"The schema is noted as {revision}, but lacks {', '.join(missing)}: if a downgrade was stopped, "
+            "run it again; if this is another application's database, give cdr-sync one of its own"
+        )
+    if foreign:
+        raise SchemaError(
+            f"The database has {', '.join(sorted(foreign))} of another application's: "
+            "give cdr-sync a database of its own"
+        )
+
+
+def _is_left_of_first_migration(connection: Connection, table: str) -> bool:
+    """Whether a table is ours, though no revision is noted: where DDL commits by itself, it can be."""
+    if connection.dialect.name in ("sqlite", "postgresql"):
+        return False
+    comment = inspect(connection).get_table_comment(table)["text"]
+    return comment == metadata.tables[table].comment
 
 
 @contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
+def _alone(connection: Connection, patience: int) -> Iterator[None]:
     """Wait until nobody else migrates this database. On SQLite the writing transaction does that.
+
+    Nor does any later statement wait longer for a reader, since all others would queue up behind it.
 
     Raises:
         DatabaseUnavailableError: somebody else has been at it for too long.
@@ -76,24 +133,28 @@ def _alone(connection: Connection) -> Iterator[None]:
         case "sqlite":
             yield
         case "postgresql":
-            # It ends with the transaction; waiting ends with `lock_timeout`.
+            # Both end with the transaction.
+            connection.execute(text(f"SET LOCAL lock_timeout = '{patience}s'"))
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('cdr-sync db'))"))
             yield
         case _:
             # DDL commits on MySQL, so that no transaction could hold others off. The lock's name is one for
             # the whole server, and ends after 64 characters.
             name = "CONCAT('cdr-sync db ', MD5(DATABASE()))"
-            if not connection.scalar(text(f"SELECT GET_LOCK({name}, {_MIGRATION_SECONDS})")):
+            if not connection.scalar(text(f"SELECT GET_LOCK({name}, {patience})")):
                 raise DatabaseUnavailableError("Somebody else is migrating this database: try again later")
+            connection.execute(text(f"SET SESSION lock_wait_timeout = {patience}"))
             try:
                 yield
             finally:
-                with suppress(DBAPIError):  # a lost connection has given it back
+                # A lost connection has given all of it back.
+                with suppress(DBAPIError, PendingRollbackError):
+                    connection.execute(text("SET SESSION lock_wait_timeout = DEFAULT"))
                     connection.execute(text(f"SELECT RELEASE_LOCK({name})"))
 
 
 def check(engine: Engine) -> None:
-    """Find out whether the schema is the newest, and whether the tables are what the models say.
+    """Find out whether the schema is the newest, and whether tables and views are what this version expects.
 
     Raises:
         FailedCheckError: it is not, or they are not; the message names the differences.
@@ -105,40 +166,19 @@ def check(engine: Engine) -> None:
                 f"The schema is {found or 'not there'}, and {SCHEMA_REVISION} is needed: "
                 "run `cdr-sync db upgrade`"
             )
-        options = {
-            "compare_type": True,
-            "compare_server_default": False,
-            "include_object": is_in_models,
-        }
-        context = MigrationContext.configure(connection, opts=options)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SAWarning)  # of an index that it cannot read: see below
-            differences = compare_metadata(context, metadata)
-        if DAY_INDEX not in connection.scalars(text(NAMES_OF_INDEXES[connection.dialect.name])).all():
-            differences.append(("missing_index", DAY_INDEX))
-        differences += _differences_of_views(connection)
+        differences = found_differences(connection, texts_of_views(connection.dialect.name))
     if differences:
         lines = "\n".join(f"  {difference}" for difference in differences)
         raise FailedCheckError(f"The tables differ from the models:\n{lines}")
 
 
-def _differences_of_views(connection: Connection) -> list[tuple[object, ...]]:
-    """What `compare_metadata`, which looks at tables alone, would say of the views."""
-    there = set(inspect(connection).get_view_names())
-    differences: list[tuple[object, ...]] = []
-    for view in VIEWS:
-        if view.name not in there:
-            differences.append(("missing_view", view.name))
-            continue
-        try:
-            found = list(connection.execute(text(f"SELECT * FROM {view.name} WHERE 1 = 0")).keys())
-        except DBAPIError as error:
-            differences.append(("broken_view", view.name, str(error.orig)))
-            break  # PostgreSQL takes no other statement in this transaction
-        expected = [column.name for column in view.columns]
-        differences += [("missing_column", view.name, name) for name in expected if name not in found]
-        differences += [("unknown_column", view.name, name) for name in found if name not in expected]
-    return differences
+def texts_of_views(dialect_name: str) -> dict[str, str]:
+    """The queries of all views, each after those that it reads, as the newest migration of them has them."""
+    migrations = ScriptDirectory(str(migrations_folder())).walk_revisions()
+    texts: dict[str, str] = next(
+        migration.module.views(dialect_name) for migration in migrations if hasattr(migration.module, "views")
+    )
+    return texts
 
 
 def _config(connection: Connection) -> Config:

@@ -160,12 +160,12 @@ call_legs = Table(
     ),
     Column(
         "from_number",
-        String(64),
+        ExactText(64),
         nullable=False,
         comment="Calling number, as sent, trimmed; empty if none (API field from)",
     ),
-    Column("from_e164", String(16), comment="Calling number in E.164; null if it is no valid number"),
-    Column("to_e164", String(16), comment="Number called in E.164; null if it is no valid number"),
+    Column("from_e164", ExactText(16), comment="Calling number in E.164; null if it is no valid number"),
+    Column("to_e164", ExactText(16), comment="Number called in E.164; null if it is no valid number"),
     Column("to_country", String(2), comment="Country of to_e164, ISO 3166 alpha-2; null if unknown"),
     Column(
         "duration_seconds",

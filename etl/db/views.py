@@ -31,7 +31,7 @@ def _side(letter: str) -> Sequence[Column[Any]]:
         f"of the {letter} leg (of several the longest answered one, else the latest); null without {letter}"
     )
     return (
-        Column(f"{letter}_from", String(64), comment=f"Calling number, as sent, {which} leg"),
+        Column(f"{letter}_from", ExactText(64), comment=f"Calling number, as sent, {which} leg"),
         Column(f"{letter}_to", ExactText(64), comment=f"Number or agent ID called, as sent, {which} leg"),
         Column(f"{letter}_status", String(32), comment=f"answered, missed or other, as sent, {which} leg"),
         Column(

@@ -20,24 +20,26 @@ depends_on = None
 INSTANT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 BODY = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-# Whatever a MySQL server's own defaults are: transactions, and text of any script, told apart by case.
-SERVER = {
-    f"{name}_{option}": value
-    for name in ("mysql", "mariadb")
-    for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
-}
+
+
+def server() -> dict[str, str]:
+    """Whatever a MySQL server's own defaults are: transactions, and text of any script in one collation.
+
+    Text is compared by its exact bytes. The collation that does so has one name on MariaDB, one on MySQL. All
+    columns have it, or some could not be compared with others.
+    """
+    is_mariadb = getattr(op.get_bind().dialect, "is_mariadb", False)
+    collation = "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
+    return {
+        f"{name}_{option}": value
+        for name in ("mysql", "mariadb")
+        for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", collation))
+    }
 
 
 def exact_text(length: int) -> sa.types.TypeEngine[str]:
-    """Text compared by its exact bytes. The collation that does so has one name on MariaDB, one on MySQL."""
-    is_mariadb = getattr(op.get_bind().dialect, "is_mariadb", False)
-    collation = "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
-    exact = mysql.VARCHAR(length, charset="utf8mb4", collation=collation)
-    return (
-        sa.String(length)
-        .with_variant(exact, "mysql", "mariadb")
-        .with_variant(sa.String(length, collation="C"), "postgresql")
-    )
+    """Text that identifies: compared by its exact bytes on PostgreSQL too."""
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
 
 
 def now() -> sa.TextClause:
@@ -180,7 +182,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("account", "request_id", name="uq_cdr_requests_account_request_id"),
         comment="The queue: one row for every request ID ever asked for",
         sqlite_autoincrement=True,
-        **SERVER,
+        **server(),
     )
     op.create_index(
         "ix_cdr_requests_due",
@@ -216,14 +218,14 @@ def upgrade() -> None:
         ),
         sa.Column(
             "from_number",
-            sa.String(64),
+            exact_text(64),
             nullable=False,
             comment="Calling number, as sent, trimmed; empty if none (API field from)",
         ),
         sa.Column(
-            "from_e164", sa.String(16), comment="Calling number in E.164; null if it is no valid number"
+            "from_e164", exact_text(16), comment="Calling number in E.164; null if it is no valid number"
         ),
-        sa.Column("to_e164", sa.String(16), comment="Number called in E.164; null if it is no valid number"),
+        sa.Column("to_e164", exact_text(16), comment="Number called in E.164; null if it is no valid number"),
         sa.Column(
             "to_country", sa.String(2), comment="Country of to_e164, ISO 3166 alpha-2; null if unknown"
         ),
@@ -270,7 +272,7 @@ def upgrade() -> None:
         sa.CheckConstraint("occurrence >= 1", name=op.f("ck_call_legs_occurrence_counts_from_one")),
         sa.CheckConstraint("revision >= 1", name=op.f("ck_call_legs_revision_counts_from_one")),
         comment="One row for every leg of every call",
-        **SERVER,
+        **server(),
     )
     op.create_table(
         "cdr_responses",
@@ -293,7 +295,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("account", "request_id", "revision", name="pk_cdr_responses"),
         comment="The raw archive: each answer whose content differs from the one before",
-        **SERVER,
+        **server(),
     )
     op.create_table(
         "sync_runs",
@@ -402,7 +404,7 @@ def upgrade() -> None:
         ),
         comment="The ledger: one row for every run, written at its start",
         sqlite_autoincrement=True,
-        **SERVER,
+        **server(),
     )
     op.create_table(
         "api_accounts",
@@ -426,7 +428,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("account", name="pk_api_accounts"),
         comment="What all machines share about an account: breaker, pause and canary",
-        **SERVER,
+        **server(),
     )
 
 

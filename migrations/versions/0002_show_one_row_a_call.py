@@ -72,8 +72,9 @@ BILLED = {"sqlite": "round(SUM(rate), 9)"}
 
 
 def upgrade() -> None:
+    op.execute("DROP VIEW IF EXISTS calls")
     op.execute(CALLS.format(billed=BILLED.get(op.get_bind().dialect.name, "SUM(rate)")))
 
 
 def downgrade() -> None:
-    op.execute("DROP VIEW calls")
+    op.execute("DROP VIEW IF EXISTS calls")

@@ -81,7 +81,7 @@ def test_migrators_at_once_wait_for_one_another_and_all_succeed(site, note):
 UNGUARDED = """
 import contextlib
 from etl.db import schema
-schema._alone = lambda _connection: contextlib.nullcontext()
+schema._alone = lambda *_: contextlib.nullcontext()
 from etl.__main__ import main
 main()
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from many_calls import LEGS_A_CALL, fill, request_id_of
@@ -75,7 +76,14 @@ def whole_tables(kind, plan):
         is_whole = (" ALL ", " index None ")  # the table, or an index of it
         return [step for step in plan if any(w in step for w in is_whole) and "<derived" not in step]
     if kind == "postgresql":
-        return [step for step in plan if "Seq Scan" in step and any(table in step for table in tables)]
+        by_no_key = [  # all of the key's index, for a column that is not the first of it
+            step
+            for step, then in pairwise(plan)
+            if "using pk_call_legs" in step and "Index Cond" in then and "(account)" not in then
+        ]
+        return by_no_key + [
+            step for step in plan if "Seq Scan" in step and any(name in step for name in tables)
+        ]
     return [step for step in plan if any(f"SCAN {name}" in step for name in (*tables, "f", "l", "b"))]
 
 
@@ -112,6 +120,23 @@ def test_negative_control_findings_joined_with_all_calls_read_more(full):
     joined = f"SELECT * FROM data_quality JOIN ({of_calls}) AS c USING (account, request_id)"
 
     assert passes(full, joined) > passes(full, "SELECT * FROM data_quality")
+
+
+LATEST = "SELECT * FROM calls ORDER BY call_time DESC LIMIT 5"
+BACKWARD = {
+    "sqlite": "SCAN f USING INDEX ix_call_legs_call_time",
+    "postgresql": "Index Scan Backward using ix_call_legs_call_time on call_legs f",
+    "mariadb": "f index None ix_call_legs_call_time 8 None 5 ",  # five rows
+}
+
+
+def test_the_latest_calls_are_read_along_the_index_by_time(full):
+    _, kind = full
+
+    plan = plan_of(full, LATEST)
+
+    assert any(BACKWARD[kind] in step for step in plan), "\n".join(plan)
+    assert all(BACKWARD[kind] in step for step in whole_tables(kind, plan)), "\n".join(plan)
 
 
 @contextmanager

@@ -175,7 +175,9 @@ def test_a_table_without_the_column_is_not_taken_for_ids(head, named):
     assert "JSON lines" in str(refused.value)
 
 
-@pytest.mark.parametrize("first", ["idea", "id-1", "grid", "request-1", "answeredid1", SAMPLE, SAMPLE[:41] + "id"])
+@pytest.mark.parametrize(
+    "first", ["idea", "id-1", "grid", "request-1", "answeredid1", SAMPLE, SAMPLE[:41] + "id"]
+)
 def test_an_id_in_the_first_line_is_no_header(first):
     assert read(f"{first}\nb\n") == [(1, first), (2, "b")]
 
