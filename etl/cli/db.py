@@ -18,11 +18,16 @@ def command() -> None:
 def upgrade(app: App, revision: str) -> None:
     """Bring the schema up to REVISION, by default the newest. Safe to repeat."""
     from etl.db import schema  # noqa: PLC0415
-    from etl.db.connection import reading, schema_revision, shown_url  # noqa: PLC0415
+    from etl.db.connection import (  # noqa: PLC0415
+        LONG_READ_SECONDS,
+        reading,
+        schema_revision,
+        shown_url,
+    )
     from etl.db.sqlite_files import create_sqlite_file  # noqa: PLC0415
 
     create_sqlite_file(app.settings.database_url)
-    engine = app.engine_as_it_is()
+    engine = app.engine_as_it_is(read_seconds=LONG_READ_SECONDS)
     schema.upgrade(engine, revision)
     with reading(engine) as connection:
         reached = schema_revision(connection)
@@ -38,8 +43,9 @@ def downgrade(app: App, revision: str) -> None:
     REVISION is such as 0001, base, or -1 for one step. What the newer schema stored besides is lost.
     """
     from etl.db import schema  # noqa: PLC0415
+    from etl.db.connection import LONG_READ_SECONDS  # noqa: PLC0415
 
-    schema.downgrade(app.engine_as_it_is(), revision)
+    schema.downgrade(app.engine_as_it_is(read_seconds=LONG_READ_SECONDS), revision)
 
 
 @command.command()

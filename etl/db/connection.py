@@ -222,9 +222,14 @@ def long_reading(engine: Engine) -> Iterator[Connection]:
     with reading(engine) as connection:
         if engine.dialect.name != "sqlite":  # where every transaction is a snapshot
             connection.execution_options(isolation_level="REPEATABLE READ")
-        for limit in _limits_lifted(connection):
-            connection.execute(text(f"SET {limit}"))
+        lift_limits(connection)
         yield connection
+
+
+def lift_limits(connection: Connection) -> None:
+    """Have a server end no statement of this connection for being slow, at least until its transaction ends."""
+    for limit in _limits_lifted(connection):
+        connection.execute(text(f"SET {limit}"))
 
 
 def _limits_lifted(connection: Connection) -> Sequence[str]:

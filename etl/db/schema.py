@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 
 from etl.db import SCHEMA_REVISION
-from etl.db.connection import reading, require_supported_server, schema_revision
+from etl.db.connection import lift_limits, reading, require_supported_server, schema_revision
 from etl.db.drift import found_differences
 from etl.db.failures import is_conflict
 from etl.db.indexes import metadata
@@ -71,6 +71,7 @@ def _run(engine: Engine, migrate: Callable[[Connection], None], patience: int) -
     try:
         with engine.begin() as connection, _alone(connection, patience):
             require_supported_server(connection)
+            lift_limits(connection)  # an index on millions of legs takes its time
             migrate(connection)
     except CommandError as error:
         raise UsageError(f"{error}; `cdr-sync db current` tells where the schema is") from error

@@ -79,7 +79,11 @@ def locked(url, seconds):
     engine.dispose()
 
 
-@pytest.mark.parametrize("words", [("report",), ("export", "calls")], ids=["report", "export"])
+@pytest.mark.parametrize(
+    "words",
+    [("report",), ("export", "calls"), ("db", "downgrade", "0003")],
+    ids=["report", "export", "migration"],
+)
 @pytest.mark.usefixtures("engine")
 def test_a_command_that_reads_much_does_so(impatient, database_url, tmp_path, words):
     someone = Operator(tmp_path, {"CDR_SYNC_DATABASE_URL": impatient})
