@@ -227,7 +227,7 @@ def long_reading(engine: Engine) -> Iterator[Connection]:
 
 
 def lift_limits(connection: Connection) -> None:
-    """Have a server end no statement of this connection for being slow, at least until its transaction ends."""
+    """Have a server end no statement of this transaction for being slow."""
     for limit in _limits_lifted(connection):
         connection.execute(text(f"SET {limit}"))
 
