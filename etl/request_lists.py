@@ -66,8 +66,9 @@ def read_request_ids(lines: Iterable[str]) -> Iterator[Listed]:
 
 
 def _names_in(head: str, delimiter: str) -> list[str]:
-    # Without its end: inside quotes that nobody closed, the reader would take that for a part of the name.
-    row = next(csv.reader([head[:_LONGEST_HEAD].rstrip("\r\n")], delimiter=delimiter))
+    # Without its end: inside quotes that nobody closed, the reader would take that for a part of the name. A
+    # tab behind an ID makes no table of it either.
+    row = next(csv.reader([head[:_LONGEST_HEAD].rstrip()], delimiter=delimiter))
     return [name.strip() for name in row]
 
 
