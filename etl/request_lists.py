@@ -61,7 +61,8 @@ def read_request_ids(lines: Iterable[str]) -> Iterator[Listed]:
     if _COLUMN in (lower := [name.lower() for name in names]):
         yield from _from_csv(rest, delimiter, lower.index(_COLUMN), first[0])
         return
-    _refuse_other_columns(first[0], names)
+    # A tab behind an ID makes no table.
+    _refuse_other_columns(first[0], _names_in(head.rstrip(" \t\r\n"), delimiter))
     yield from (check_request_id(number, line.strip()) for number, line in rest if line.strip())
 
 

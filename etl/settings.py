@@ -149,16 +149,21 @@ def default_config_path() -> Path:
     return Path(platformdirs.user_config_dir(_NAME, appauthor=False)) / "cdr-sync.toml"
 
 
+def expanded(name: str) -> Path:
+    """The file of this name, which may begin with ~ for a user's home."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 (pathlib's fails where there is no such user)
+
+
 def config_path(options: Mapping[str, object], environment: Mapping[str, str] = os.environ) -> Path:
     """The TOML file, whether or not it is there: the one that is named, or else the default one."""
     named = _named_config(options, environment)
-    return Path(str(named)).expanduser() if named else default_config_path()
+    return expanded(str(named)) if named else default_config_path()
 
 
 def url_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
     """The files that are named to hold URLs which are secret or hold a password."""
     variables = [f"{environment_name(name)}_FILE" for name in _FROM_FILE]
-    return [Path(environment[name]).expanduser() for name in variables if environment.get(name)]
+    return [expanded(environment[name]) for name in variables if environment.get(name)]
 
 
 def _named_config(options: Mapping[str, object], environment: Mapping[str, str]) -> object:
@@ -317,13 +322,13 @@ def _account(
         problems.append(f"{place}: the name is longer than {LONGEST_NAME} characters")
     if len(problems) > before:
         return None
-    path_of_secret = Path(str(file)).expanduser() if file else None
+    path_of_secret = expanded(str(file)) if file else None
     return Account(name, int(app_id), secret, path_of_secret, None if file else str(table["secret_env"]))
 
 
 def _read_secret_file(file: str, place: str, problems: list[str]) -> str | None:
     try:
-        value = Path(file).expanduser().read_text().strip()
+        value = expanded(file).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         shown = file if "/" in file or "\\" in file else "the file that it names"  # likewise
         problems.append(f"{place}: {shown} cannot be read: {getattr(error, 'strerror', None) or 'not text'}")

@@ -64,9 +64,8 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
-        except (
-            click.exceptions.NoSuchCommand
-        ) as error:  # click looks for alike ones among those it has loaded
+        except click.exceptions.NoSuchCommand as error:
+            # Click looks for alike ones among those that it has loaded.
             raise click.exceptions.NoSuchCommand(
                 error.command_name, possibilities=_COMMANDS, ctx=ctx
             ) from None

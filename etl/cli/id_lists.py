@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import click
 
@@ -58,7 +58,8 @@ class IdList:
 def _refuse_files(arguments: Sequence[str]) -> None:
     """Refuse the name of a file in the place of an ID: a file is read where it is said to be one."""
     for text in arguments:
-        if text == "-" or (("." in text or "/" in text) and Path(text).is_file()):
+        # Pathlib's `is_file` fails where a name is longer than that of a file can be.
+        if text == "-" or (("." in text or "/" in text) and os.path.isfile(text)):  # noqa: PTH113
             raise UsageError(f"{text!r} is a file and no request ID: write --from-file {shlex.quote(text)}")
 
 

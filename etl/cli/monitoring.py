@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from etl.cli.app import App
 from etl.cli.ending import at_its_end
 from etl.errors import DatabaseUnavailableError
+from etl.settings import expanded
 
 if TYPE_CHECKING:
     from etl.db.status import QueueFigures
@@ -69,7 +69,7 @@ def _write_metrics(app: App, summary: Summary | None, exit_code: int, seconds: f
     from etl.monitoring.metrics import LAST_SUCCESS, EndedRun, metrics_text  # noqa: PLC0415 (likewise)
     from etl.monitoring.textfile import replace_file, value_in_file  # noqa: PLC0415 (likewise)
 
-    path = Path(app.settings.metrics_file).expanduser()
+    path = expanded(app.settings.metrics_file)
     try:
         is_lost = summary is None and exit_code == DatabaseUnavailableError.exit_code
         queue = None if is_lost else _queue_figures(app)

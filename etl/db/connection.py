@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -76,7 +77,8 @@ def read_url(text_: str) -> URL:
     except (exc.ArgumentError, ValueError):
         told = "database_url is no URL such as sqlite:////var/lib/cdr.sqlite3"
         if _PATH.fullmatch(text_):
-            told += f": did you mean sqlite:///{Path(text_).expanduser().absolute()}?"
+            path = os.path.abspath(os.path.expanduser(text_))  # noqa: PTH100, PTH111 (pathlib's fail for ~nobody)
+            told += f": did you mean sqlite:///{path}?"
         raise SettingsError(told) from None
     if url.drivername in _DRIVERS:
         url = url.set(drivername=_DRIVERS[url.drivername][0])

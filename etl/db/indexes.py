@@ -78,7 +78,7 @@ Index(
 DAY_INDEX, _DAY_COLUMN = "ix_call_legs_call_day", "call_day"
 NAMES_OF_INDEXES = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index'",
-    "postgresql": "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()",
+    "postgresql": "SELECT indexname FROM pg_indexes WHERE schemaname = ANY (current_schemas(false))",
     "mysql": "SELECT index_name FROM information_schema.statistics WHERE table_schema = database()",
     "mariadb": "SELECT index_name FROM information_schema.statistics WHERE table_schema = database()",
 }

@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -26,6 +27,7 @@ from etl.db.views import VIEWS
 from etl.errors import DatabaseUnavailableError, FailedCheckError, SchemaError, UsageError
 
 _MIGRATION_SECONDS = 30  # how long a migrator waits for another
+_IS_READ_BY_OTHERS = "2BP01"  # of what is to be dropped, on PostgreSQL; the others drop it all the same
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -42,7 +44,7 @@ def upgrade(engine: Engine, revision: str = "head", *, patience: int = _MIGRATIO
 
     Raises:
         UsageError: there is no such revision.
-        SchemaError: the database is another application's.
+        SchemaError: the database is another application's, or somebody's own views read what is made anew.
         DatabaseUnavailableError: somebody else has been at work for longer than `patience`.
     """
     if engine.dialect.name == "sqlite":
@@ -75,7 +77,14 @@ def _run(engine: Engine, migrate: Callable[[Connection], None], patience: int) -
             migrate(connection)
     except CommandError as error:
         raise UsageError(f"{error}; `cdr-sync db current` tells where the schema is") from error
-    except OperationalError as error:
+    except DBAPIError as error:
+        original: Any = error.orig
+        if getattr(original, "sqlstate", None) == _IS_READ_BY_OTHERS:
+            views = "; ".join(original.diag.message_detail.splitlines())
+            raise SchemaError(
+                f"Views of somebody's own are in the way: {views}. Drop them, run the same command again, "
+                "and make them anew"
+            ) from error
         if not is_conflict(error):
             raise
         raise DatabaseUnavailableError(

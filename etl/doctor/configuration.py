@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from etl.doctor.findings import Finding
-from etl.settings import Settings, unknown_variables, url_files
+from etl.settings import Settings, expanded, unknown_variables, url_files
 
 _HOLDS_PASSWORD = re.compile(r"://[^/@:]*:.+@|password=")
 
@@ -103,7 +103,7 @@ def check_metrics_file(settings: Settings) -> Finding:
     """Whether a run could replace the metrics file, by the rights of whoever runs this."""
     if not settings.metrics_file:
         return Finding(check="metrics file", result="ok", found="none is configured")
-    file = Path(settings.metrics_file).expanduser()
+    file = expanded(settings.metrics_file)
     folder = file.parent
     if file.is_dir():
         trouble, remedy = f"{file} is a folder", "set metrics_file (CDR_SYNC_METRICS_FILE) to a file in it"

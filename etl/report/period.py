@@ -113,9 +113,8 @@ def chosen_period(
     if since is None and until is None:
         named = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
     end = _in_zone(named, zone)
-    if (
-        since is None
-    ):  # counted from the end as it is named: a midnight that the clocks skip is 1:00 by itself
+    if since is None:
+        # Counted from the end as it is named: a midnight that the clocks skip is 1:00 by itself.
         since = _days_before(named if named.tzinfo is None else end)
     begin = _in_zone(since, zone)
     if begin.astimezone(UTC) >= end.astimezone(UTC):

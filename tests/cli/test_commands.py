@@ -368,6 +368,13 @@ def test_a_file_in_the_place_of_an_id_is_told_how_to_be_read(operator, command, 
     assert operator.type(command, "answered-1").exit_code == 0
 
 
+def test_an_argument_longer_than_the_name_of_a_file_can_be_is_told_as_no_id(operator):
+    result = operator.type("enqueue", "good", "x." * 130)
+
+    assert result.exit_code == 0
+    assert "argument 2: is longer than 255 characters" in result.stderr
+
+
 def test_arguments_and_a_file_go_together(operator):
     result = operator.type("enqueue", "one", "--from-file", "-", stdin="two\n")
 
@@ -1219,6 +1226,13 @@ def test_a_path_in_place_of_a_url_is_told_as_the_url_that_was_meant(new_operator
     assert result.exit_code == 78
     assert meant == f"sqlite:///{new_operator.home / path}"
     assert new_operator.type("--database-url", meant, "db", "upgrade").exit_code == 0
+
+
+def test_a_path_in_the_home_of_nobody_is_told_as_no_url_too(operator):
+    result = operator.type("--database-url", "~nobody-here/x.db", "status")
+
+    assert result.exit_code == 78
+    assert "database_url is no URL" in mistake(result)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def whole_tables(kind, plan):
         by_no_key = [  # all of the key's index, for a column that is not the first of it
             step
             for step, then in pairwise(plan)
-            if "using pk_call_legs" in step and "Index Cond" in then and "(account)" not in then
+            if "using pk_call_legs" in step and "Index Cond" in then and "account" not in then
         ]
         return by_no_key + [
             step for step in plan if "Seq Scan" in step and any(name in step for name in tables)

@@ -58,6 +58,18 @@ def test_the_migrations_build_what_the_models_say(engine):
     check(engine)
 
 
+@pytest.mark.databases("postgresql")
+def test_the_tables_may_stand_in_any_schema_that_is_searched(engine):
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE SCHEMA theirs"))
+        connection.execute(
+            sa.text(f'ALTER ROLE cdr IN DATABASE "{engine.url.database}" SET search_path = theirs, public')
+        )
+    engine.dispose()
+
+    check(engine)
+
+
 def test_a_schema_that_drifted_from_the_models_is_told(engine):
     with engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE cdr_requests ADD COLUMN surprise INTEGER"))
@@ -160,6 +172,20 @@ def test_who_must_not_make_temporary_views_is_told_that_views_were_not_compared(
 
     with pytest.raises(FailedCheckError, match=r"views_not_compared.*read-only"):
         check(engine)
+
+
+@pytest.mark.databases("postgresql")  # the others drop what a view needs
+def test_views_of_others_that_keep_ours_are_named_and_nothing_is_changed(engine):
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE VIEW mine AS SELECT calls FROM calls_daily"))
+        connection.execute(sa.text("CREATE VIEW hers AS SELECT calls FROM calls_daily"))
+
+    with pytest.raises(SchemaError, match=r"view hers depends on view calls_daily\. Drop them") as refused:
+        downgrade(engine, "0003")
+
+    assert "view mine depends on view calls_daily; " in str(refused.value)
+    assert "\n" not in str(refused.value)
+    check(engine)
 
 
 @pytest.mark.databases("sqlite", "mariadb")  # PostgreSQL keeps what a view needs

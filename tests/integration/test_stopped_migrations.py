@@ -30,7 +30,7 @@ def stopped_after_each_statement(engine, migrate):
 
     event.listen(engine, "after_cursor_execute", stop)
     try:
-        for _ in range(200):
+        for _ in range(1_000):
             try:
                 migrate()
             except StoppedError:

@@ -56,6 +56,11 @@ def test_blank_lines_do_not_count_and_keep_the_numbers_right():
     assert read("\n  \na\n\n\t\nb\n\n") == [(3, "a"), (6, "b")]
 
 
+def test_a_tab_behind_the_first_id_makes_no_table_of_a_list():
+    assert ids("a\t\nb\t\n") == ["a", "b"]
+    assert ids("request_id\t\na\tx\n") == ["a"]
+
+
 def test_spaces_around_an_id_are_taken_off():
     assert ids("  a  \n\tb\t\n") == ["a", "b"]
 

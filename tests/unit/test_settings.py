@@ -452,6 +452,7 @@ def test_more_accounts_stand_in_tables(load, secret_file):
         ({"PIOPIY_APP_ID": "9" * 19, "PIOPIY_SECRET": SECRET}, "app_id"),
         ({"PIOPIY_APP_ID": "-1", "PIOPIY_SECRET": SECRET}, "app_id"),
         ({"PIOPIY_APP_ID": "1", "PIOPIY_SECRET_FILE": "/no/such/file"}, "/no/such/file cannot be read"),
+        ({"PIOPIY_APP_ID": "1", "PIOPIY_SECRET_FILE": "~nobody-here/x"}, "~nobody-here/x cannot be read"),
     ],
 )
 def test_half_an_account_is_wrong(problems, environment, told):
