@@ -13,7 +13,7 @@ _OUR_FAULTS = ("no such table", "no such column", "syntax error", "no such funct
 _CONFLICTS = ("database is locked", "database table is locked")
 # A CHECK that fails, on MySQL and on MariaDB: their driver does not count it among the refused values.
 _FAILED_CHECKS = (3819, 4025)
-# PostgreSQL's words for a right that the user lacks, and for a role or a standby that only reads. MySQL's driver
+# What PostgreSQL calls a right that the user lacks, and a role or standby that only reads. MySQL's driver
 # counts its own among what cannot be used.
 _FORBIDDEN = ("42501", "25006")
 
@@ -84,4 +84,6 @@ def told(error: BaseException) -> CdrSyncError | None:
     reason = " ".join(str(error.orig).split()) or type(error.orig).__name__
     if _code(error.orig) in _FORBIDDEN:
         return DatabaseUnavailableError(f"The database does not let this user do that: {reason}")
-    return DatabaseUnavailableError(f"The database cannot be used: {reason}") if is_unreachable(error) else None
+    if is_unreachable(error):
+        return DatabaseUnavailableError(f"The database cannot be used: {reason}")
+    return None
