@@ -92,8 +92,12 @@ class Backfill:
         from etl.sync.replaying import carry_out  # noqa: PLC0415
         from etl.sync.stopping import exit_on_sigterm  # noqa: PLC0415
 
-        with exit_on_sigterm():
-            return carry_out(engine, order, lots, on_page=self._marking_teller(label))
+        try:
+            with exit_on_sigterm():
+                return carry_out(engine, order, lots, on_page=self._marking_teller(label))
+        except (KeyboardInterrupt, SystemExit):
+            texts.notify(self.app, texts.cut_short(label), batch=label)
+            raise
 
     def _marking_teller(self, label: str) -> Callable[[Result], None]:
         told: list[float] = []
