@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -96,6 +97,8 @@ class Backfill:
             with exit_on_sigterm():
                 return carry_out(engine, order, lots, on_page=self._marking_teller(label))
         except (KeyboardInterrupt, SystemExit):
+            if sys.stderr.isatty():
+                click.echo(err=True)  # the terminal has put ^C into the line
             texts.notify(self.app, texts.cut_short(label), batch=label)
             raise
 
