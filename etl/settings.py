@@ -186,6 +186,16 @@ def unknown_variables(accounts: Iterable[Account], environment: Mapping[str, str
     ]
 
 
+def eclipsed_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """What to say of the variables that name a file which is not read, since the value itself is set too."""
+    names = ("PIOPIY_SECRET", *map(environment_name, _FROM_FILE))
+    return [
+        f"{name}_FILE is not read, since {name} is set too"
+        for name in names
+        if environment.get(name) and environment.get(f"{name}_FILE")
+    ]
+
+
 def _alike(name: str, known: Iterable[str], begin: str = "") -> str:
     """The question whether another name was meant, where one is spelled alike."""
     from difflib import get_close_matches  # noqa: PLC0415 (only where something is wrong)

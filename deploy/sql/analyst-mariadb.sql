@@ -23,3 +23,5 @@ GRANT SELECT ON sync_coverage TO cdr_analyst@'%';
 GRANT SELECT ON data_quality TO cdr_analyst@'%';
 GRANT SELECT ON rate_evidence TO cdr_analyst@'%';
 GRANT SELECT ON call_legs TO cdr_analyst@'%';
+-- `cdr-sync export` reads which migration the schema is at before it begins.
+GRANT SELECT ON alembic_version TO cdr_analyst@'%';

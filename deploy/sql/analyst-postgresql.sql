@@ -40,6 +40,8 @@ GRANT CONNECT ON DATABASE :"database" TO :"analyst";
 GRANT USAGE ON SCHEMA :schema TO :"analyst";
 GRANT SELECT ON calls, calls_daily, destinations, sync_coverage, data_quality, rate_evidence TO :"analyst";
 GRANT SELECT ON call_legs TO :"analyst";
+-- `cdr-sync export` reads which migration the schema is at before it begins.
+GRANT SELECT ON alembic_version TO :"analyst";
 
 -- Defaults, which keep mistakes from doing harm; whoever means it can change them in a session. What holds are the
 -- grants above.

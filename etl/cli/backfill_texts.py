@@ -37,6 +37,14 @@ def begun(label: str) -> str:
     )
 
 
+def cut_short(label: str) -> str:
+    """Said where a signal ended the marking: who resumes now would take the part that is marked for all."""
+    return (
+        f"Stopped while it marked. The same command with --batch {shlex.quote(label)} marks the rest; "
+        f"{_resuming(label)} would leave the rest out."
+    )
+
+
 def how_to_go_on(label: str) -> str:
     """Said where requests are marked and not asked for."""
     return f"Any `cdr-sync sync` asks for them behind live ones; {_resuming(label)} asks for them alone."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -92,8 +93,14 @@ class Backfill:
         from etl.sync.replaying import carry_out  # noqa: PLC0415
         from etl.sync.stopping import exit_on_sigterm  # noqa: PLC0415
 
-        with exit_on_sigterm():
-            return carry_out(engine, order, lots, on_page=self._marking_teller(label))
+        try:
+            with exit_on_sigterm():
+                return carry_out(engine, order, lots, on_page=self._marking_teller(label))
+        except (KeyboardInterrupt, SystemExit):
+            if sys.stderr.isatty():
+                click.echo(err=True)  # the terminal has put ^C into the line
+            texts.notify(self.app, texts.cut_short(label), batch=label)
+            raise
 
     def _marking_teller(self, label: str) -> Callable[[Result], None]:
         told: list[float] = []

@@ -72,7 +72,7 @@ def print_table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> No
         all(isinstance(row[i], int | float | Decimal | None) for row in rows) for i in range(len(headings))
     ]
     widths = [max(len(heading), *(len(row[i]) for row in cells)) for i, heading in enumerate(headings)]
-    if sys.stdout.isatty() and sum(widths) + 2 * len(widths) > shutil.get_terminal_size().columns:
+    if sys.stdout.isatty() and sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns:
         _print_blocks(cells, headings)
         return
     click.echo("  ".join(_padded(*one) for one in zip(headings, widths, is_number, strict=True)).rstrip())

@@ -32,11 +32,11 @@ def command(ctx: click.Context, most: int, *, as_json: bool) -> None:
 
     with ctx.ensure_object(App).reading() as connection:
         held = runs.held_claims(connection)
-        documents = [_document(row, held) for row in runs.list_runs(connection, most=most)]
+        documents = [run_document(row, held) for row in runs.list_runs(connection, most=most)]
     if as_json:
         print_json(documents)
     else:
-        rows = [[*(run[name] for name in _LISTED), _claims(run)] for run in documents]
+        rows = [[*(run[name] for name in _LISTED), told_claims(run)] for run in documents]
         print_table(rows, (*_LISTED, "claims"))
 
 
@@ -53,15 +53,15 @@ def show(app: App, run_id: int, *, as_json: bool) -> None:
         row = runs.find_run(connection, run_id)
     if row is None:
         raise UsageError(f"There is no run {run_id}: `cdr-sync runs` lists them")
-    document = _document(row, held)
+    document = run_document(row, held)
     if as_json:
         print_json(document)
         return
     print_table([(name, shown(value)) for name, value in document.items()], ("column", "value"))
-    click.echo(f"\nClaims: {_claims(document)}{_whereabouts(document)}")
+    click.echo(f"\nClaims: {told_claims(document)}{_whereabouts(document)}")
 
 
-def _document(row: Row[Any], held: Mapping[int, int]) -> dict[str, Any]:
+def run_document(row: Row[Any], held: Mapping[int, int]) -> dict[str, Any]:
     """A run's row, with how many of its claims have no outcome, and how many of these it holds still."""
     run = row_as_dict(row)
     return {**run, "unsettled": unsettled(run) if _does_claim(run) else 0, "held": held.get(run["id"], 0)}
@@ -72,7 +72,7 @@ def _does_claim(run: Mapping[str, Any]) -> bool:
     return bool(run["command"] != "reprocess")
 
 
-def _claims(run: Mapping[str, Any]) -> str:
+def told_claims(run: Mapping[str, Any]) -> str:
     """What became of a run's claims, as a sum."""
     if not _does_claim(run):
         return "none, since it asks nothing"

@@ -39,8 +39,8 @@ def command(port: int, seed: int, latency: timedelta, faults: str, *, lists: boo
     simulator = Simulator(port, seed, latency=latency.total_seconds(), weights=weights)
 
     def tell() -> None:
-        click.echo(f"CDR_SYNC_API_URL={simulator.url}")
-        click.echo("PIOPIY_APP_ID=2222222 PIOPIY_SECRET=simulated-secret")
+        click.echo(f"export CDR_SYNC_API_URL={simulator.url}")
+        click.echo("export PIOPIY_APP_ID=2222222 PIOPIY_SECRET=simulated-secret")
         click.echo("Stop with Ctrl-C.", err=True)
 
     try:

@@ -9,9 +9,11 @@ import click
 from etl.cli.app import App, pass_app
 from etl.cli.options import DURATION, json_option
 from etl.cli.output import print_json, print_table, row_as_dict, shown
+from etl.cli.runs import run_document, told_claims
 from etl.errors import FailedCheckError
 
 _RUNS = 5
+_LISTED = ("id", "started_at", "outcome")  # as few as fit a terminal of 80 columns
 
 
 @click.command("status")
@@ -23,6 +25,7 @@ def command(app: App, *, as_json: bool, max_lag: timedelta | None) -> None:
     from etl.db import runs, status  # noqa: PLC0415
 
     with app.reading() as connection:
+        held = runs.held_claims(connection)
         lag = status.oldest_due_seconds(connection)
         document: dict[str, object] = {
             "requests": status.requests_by_state(connection),
@@ -36,7 +39,7 @@ def command(app: App, *, as_json: bool, max_lag: timedelta | None) -> None:
                 }
                 for row in status.list_accounts(connection)
             ],
-            "last_runs": [row_as_dict(row) for row in runs.list_runs(connection, most=_RUNS)],
+            "last_runs": [run_document(row, held) for row in runs.list_runs(connection, most=_RUNS)],
         }
     if as_json:
         print_json(document)
@@ -74,7 +77,7 @@ def _print(document: dict[str, object]) -> None:
     assert isinstance(requests, dict) and isinstance(dead, dict)  # noqa: S101, PT018 (for the type checker)
     assert isinstance(accounts, list) and isinstance(last_runs, list)  # noqa: S101, PT018
     click.echo("Requests: " + ", ".join(f"{count:,} {state}" for state, count in requests.items()))
-    click.echo("Due: " + (f"since {_age(lag)}" if isinstance(lag, float) else "nothing"))
+    click.echo("Due: " + (f"for {_age(lag)} at the longest" if isinstance(lag, float) else "nothing"))
     if dead:
         click.echo("Dead: " + ", ".join(f"{count:,} {kind}" for kind, count in dead.items()))
     for row in accounts:
@@ -87,5 +90,6 @@ def _print(document: dict[str, object]) -> None:
         )
         click.echo(f"Account {row['account']}: rate {limit}, breaker {row['breaker']}{reason}{pause}")
     click.echo("\nLast runs:")
-    names = ("id", "started_at", "finished_at", "outcome", "claimed", "done", "put_off", "retried", "dead")
-    print_table([[row[name] for name in names] for row in last_runs], names)
+    print_table(
+        [[*(run[name] for name in _LISTED), told_claims(run)] for run in last_runs], (*_LISTED, "claims")
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from etl.cli.output import counted, print_table, shown
 from etl.db.states import DEAD, LANES, PENDING, RUNNING, STATES
+from etl.settings import DEFAULT_ACCOUNT
 
 _ANSWER = ("revision", "fetched_at", "http_status", "run_id")
 _LEG = (
@@ -55,5 +57,8 @@ def _next(story: Mapping[str, Any]) -> str:
         return f"it is asked for by the first run after {shown(story['run_after'])}"
     if story["state"] == RUNNING:
         return f"{story['worker']} asks for it, and holds it until {shown(story['lease_until'])}"
-    replay = "; `cdr-sync requests retry ID` replays it" if story["state"] == DEAD else ""
-    return f"nothing: it was settled at {shown(story['finished_at'])}{replay}"
+    nothing = f"nothing: it was settled at {shown(story['finished_at'])}"
+    if story["state"] != DEAD:
+        return nothing
+    account = "" if story["account"] == DEFAULT_ACCOUNT else f" --account {shlex.quote(story['account'])}"
+    return f"{nothing}; `cdr-sync requests retry {shlex.quote(story['request_id'])}{account}` replays it"

@@ -13,6 +13,9 @@ _OUR_FAULTS = ("no such table", "no such column", "syntax error", "no such funct
 _CONFLICTS = ("database is locked", "database table is locked")
 # A CHECK that fails, on MySQL and on MariaDB: their driver does not count it among the refused values.
 _FAILED_CHECKS = (3819, 4025)
+# What PostgreSQL calls a right that the user lacks, and a role or standby that only reads. MySQL's driver
+# counts its own among what cannot be used.
+_FORBIDDEN = ("42501", "25006")
 
 
 def is_conflict(error: BaseException) -> bool:
@@ -76,7 +79,11 @@ def told(error: BaseException) -> CdrSyncError | None:
 
     The statement and its values stay out of it: they are no help to an operator, and can be private.
     """
-    if isinstance(error, exc.DBAPIError) and is_unreachable(error):
-        reason = " ".join(str(error.orig).split()) or type(error.orig).__name__
+    if not isinstance(error, exc.DBAPIError):
+        return None
+    reason = " ".join(str(error.orig).split()) or type(error.orig).__name__
+    if _code(error.orig) in _FORBIDDEN:
+        return DatabaseUnavailableError(f"The database does not let this user do that: {reason}")
+    if is_unreachable(error):
         return DatabaseUnavailableError(f"The database cannot be used: {reason}")
     return None

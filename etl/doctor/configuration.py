@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from etl.doctor.findings import Finding
-from etl.settings import Settings, expanded, unknown_variables, url_files
+from etl.settings import Settings, eclipsed_variables, expanded, unknown_variables, url_files
 
 _HOLDS_PASSWORD = re.compile(r"://[^/@:]*:.+@|password=")
 
@@ -49,6 +49,8 @@ def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
         )
     for problem in unknown_variables(settings.accounts.values()):
         yield problem, "unset or rename the variables that are no settings"
+    for problem in eclipsed_variables():
+        yield problem, "unset one of the two variables"
 
 
 def _is_this_machine(host: str) -> bool:

@@ -8,6 +8,7 @@ import pkgutil
 import re
 import socket
 import stat
+import subprocess
 import urllib.request
 
 import click
@@ -949,8 +950,25 @@ def test_status_for_people_says_the_same(operator):
     assert "1 done" in shown
     assert "1 dead" in shown
     assert "1 malformed" in shown
-    assert "dead_letters" in shown
+    assert "dead_letters  2 = 1 done, 1 dead\n" in shown
     assert "default" in shown
+
+
+def test_how_late_the_queue_is_reads_as_no_time_of_day(operator):
+    operator.type("enqueue", "answered-1")
+    operator.rows("UPDATE cdr_requests SET run_after = datetime('now', '-90 minutes') || '.000000'")
+
+    assert re.search(r"^Due: for 1:30:0\d at the longest$", operator.type("status").stdout, re.MULTILINE)
+
+
+def test_the_latest_runs_of_an_outage_fit_a_terminal_of_80_columns(operator, simulator):
+    operator.type("enqueue", *(f"answered-{number}" for number in range(10)))
+    simulator.secret = "another"
+    operator.type("sync")
+    runs = operator.type("status").stdout.partition("Last runs:\n")[2]
+
+    assert re.search(r"credentials_refused  \d+ = \d+ given back\n", runs)
+    assert max(len(line) for line in runs.splitlines()) < 80
 
 
 def test_status_needs_no_credentials(operator):
@@ -1146,7 +1164,11 @@ def test_wrong_shares_of_scenarios_are_a_mistake(new_operator, spec, named):
 def test_the_simulator_runs_until_it_is_stopped_and_says_how_to_use_it(new_operator):
     process = new_operator.start("simulator", "--port", 0, "--faults", "none=1")
     lines = [process.stdout.readline().decode() for _ in range(2)]
-    settings = dict(word.split("=", 1) for word in " ".join(lines).split())
+    told = subprocess.run(
+        ["/bin/sh"], input=f"{''.join(lines)}env", capture_output=True, text=True, check=True
+    )
+    names = ("CDR_SYNC_API_URL", "PIOPIY_APP_ID", "PIOPIY_SECRET")
+    settings = dict(line.split("=", 1) for line in told.stdout.splitlines() if line.startswith(names))
     ours = new_operator.type("fetch", "x", **settings)
     stats = settings["CDR_SYNC_API_URL"].replace("/v1/piopiy/requestid_cdr", "/stats")
     with urllib.request.urlopen(stats, timeout=10) as answer:  # noqa: S310 (an address of our own)

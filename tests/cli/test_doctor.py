@@ -184,6 +184,18 @@ def test_settings_that_contradict_each_other_are_a_warning(operator):
     assert (enough.code, enough.amiss) == (0, {})
 
 
+def test_a_file_that_is_not_read_since_its_value_is_set_too_is_a_warning(operator, tmp_path):
+    (tmp_path / "secret").write_text("a newer one")
+    examined = examine(operator, PIOPIY_SECRET_FILE=str(tmp_path / "secret"))
+    alone = examine(operator, PIOPIY_SECRET_FILE="")
+
+    assert (examined.code, examined.amiss) == (0, {"configuration": "warning"})
+    assert examined.found("configuration").splitlines()[-1:] == [
+        "PIOPIY_SECRET_FILE is not read, since PIOPIY_SECRET is set too"
+    ]
+    assert (alone.code, alone.amiss) == (0, {})
+
+
 def test_variables_that_are_no_settings_are_a_warning_beside_others(operator):
     examined = examine(operator, CDR_SYNC_WORKER="4", CDR_SYNC_ZZZ="1", CDR_SYNC_LEASE="61s")
 

@@ -186,6 +186,16 @@ def test_the_whole_story_of_a_request_is_one_document(operator):
     assert len(done["legs"]) == 2
 
 
+def test_a_dead_request_tells_the_very_command_that_replays_it(operator):
+    put_into(operator, "dead", "one")
+    shown = operator.type("requests", "show", "one").stdout
+    operator.rows("UPDATE cdr_requests SET account = 'north sales'")
+    elsewhere = operator.type("requests", "show", "one").stdout
+
+    assert "; `cdr-sync requests retry one` replays it\n" in shown
+    assert "; `cdr-sync requests retry one --account 'north sales'` replays it\n" in elsewhere
+
+
 def test_a_leg_that_a_later_answer_lacks_is_a_finding(operator):
     operator.type("enqueue", "shrinking-1")
     operator.type("sync")

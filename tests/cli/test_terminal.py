@@ -255,6 +255,15 @@ def test_tables_on_a_narrow_terminal_are_no_wider_than_it_and_can_be_read(operat
     assert "pending" in terminal.text or "ok" in terminal.text
 
 
+def test_a_table_as_wide_as_the_terminal_stays_a_table(operator, at_terminal):
+    operator.type("enqueue", "answered-1", "none-1")
+    operator.type("sync")
+    width = max(len(line) for line in operator.type("runs").stdout.splitlines())
+    fitting, broken = (at_terminal("runs", width=one).finish().text for one in (width, width - 1))
+
+    assert ("─" in fitting, "─" in broken) == (True, False)
+
+
 def test_ctrl_c_in_the_bar_drains_and_leaves_the_terminal_as_it_was(operator, simulator, at_terminal):
     simulator.latency = 0.05
     operator.type("enqueue", *(make_request_id(number) for number in range(400)))

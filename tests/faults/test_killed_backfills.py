@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
@@ -40,8 +41,22 @@ def test_a_signal_while_it_marks_takes_the_page_back_and_leaves_no_traceback(sit
     site.fill(30)
     stopped = finish(site.start_sabotaged("before-mark-commit", name, *MARK))
 
-    assert (stopped.code, stopped.all.strip()) == (code, "")
+    assert (stopped.code, stopped.stdout) == (code, "")
+    (line,) = stopped.stderr.split("\n\n")[0].splitlines()  # after it, click ends the line of a ^C
+    assert json.loads(line)["event"].startswith("Stopped while it marked. ")
     assert marked(site) == {}
+
+
+def test_a_signal_after_some_were_marked_says_that_resuming_would_leave_out_the_rest(site):
+    site.fill(700)
+    stopped = finish(site.start_sabotaged("after-mark-commit", "INT", *MARK))
+
+    assert stopped.code == 130
+    assert 0 < len(marked(site)) < 700
+    assert (
+        '"Stopped while it marked. The same command with --batch july marks the rest; '
+        '`cdr-sync backfill --resume july` would leave the rest out."'
+    ) in stopped.stderr
 
 
 def test_what_was_marked_before_the_kill_is_worked_off_by_resume(site):
