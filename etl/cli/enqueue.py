@@ -48,7 +48,7 @@ def command(
     engine = app.engine()
     enqueue = partial(enqueue_requests, account=account, batch=batch, delay=delay)
     new = sum(in_transaction(engine, partial(enqueue, request_ids=lot)) for lot in lots if lot)
+    click.echo(f"{counted(new, 'new request')}, {ids.valid - new:,} already known, {ids.invalid:,} invalid")
     ids.require_any()
     if new:
         warn_of_stranger(app, account)
-    click.echo(f"{counted(new, 'new request')}, {ids.valid - new:,} already known, {ids.invalid:,} invalid")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,10 +60,13 @@ def row_as_dict(row: Any, *, without: Iterable[str] = ()) -> dict[str, Any]:
     return {name: value for name, value in row._mapping.items() if name not in set(without)}  # noqa: SLF001 (SQLAlchemy's public name)
 
 
-def print_table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> None:
+def print_table(
+    rows: Sequence[Sequence[object]], headings: Sequence[str], *, needed: int | None = None
+) -> None:
     """Print rows as a table, whose values stay whole so that they can be copied.
 
-    Where a terminal is too narrow for it, each row becomes a block of lines, one a column.
+    Where a terminal is too narrow for it, the last columns are left out, down to the first `needed` (by
+    default all). Where even those are too wide, each row becomes a block of lines, one a column.
     """
     if not rows:
         click.echo("(none)")
@@ -72,13 +76,24 @@ def print_table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> No
         all(isinstance(row[i], int | float | Decimal | None) for row in rows) for i in range(len(headings))
     ]
     widths = [max(len(heading), *(len(row[i]) for row in cells)) for i, heading in enumerate(headings)]
-    if sys.stdout.isatty() and sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns:
+    fitting = _fitting(widths) if sys.stdout.isatty() else len(widths)
+    if fitting < (len(widths) if needed is None else needed):
         _print_blocks(cells, headings)
         return
-    click.echo("  ".join(_padded(*one) for one in zip(headings, widths, is_number, strict=True)).rstrip())
+    del widths[fitting:]
+    click.echo("  ".join(_padded(*one) for one in zip(headings, widths, is_number, strict=False)).rstrip())
     click.echo("  ".join("─" * width for width in widths))
     for row in cells:
-        click.echo("  ".join(_padded(*one) for one in zip(row, widths, is_number, strict=True)).rstrip())
+        click.echo("  ".join(_padded(*one) for one in zip(row, widths, is_number, strict=False)).rstrip())
+    if fitting < len(headings) and sys.stderr.isatty():
+        click.echo(f"A wider terminal shows {', '.join(headings[fitting:])} too; so does --json.", err=True)
+
+
+def _fitting(widths: Sequence[int]) -> int:
+    """How many columns the terminal has place for."""
+    columns = shutil.get_terminal_size().columns
+    ends = itertools.accumulate(widths, lambda end, width: end + 2 + width)
+    return sum(end <= columns for end in ends)
 
 
 def _padded(text: str, width: int, is_number: bool) -> str:  # noqa: FBT001

@@ -65,7 +65,7 @@ def retry(
 
 @click.command()
 @click.argument("request_ids", nargs=-1, metavar="[ID]...")
-@click.option("--all-pending", is_flag=True, help="All that are pending.")
+@click.option("--all-pending", is_flag=True, help="All pending ones of an account or a batch.")
 @account_option
 @batch_option
 @dry_run_option
@@ -83,16 +83,17 @@ def cancel(
 ) -> None:
     """Take requests out of the queue.
 
-    Takes IDs (pending or dead ones), or all pending requests by --all-pending, such as those that were
-    enqueued for a wrong --account or with a wrong --batch. `requests retry ID` brings one back. An ID that is
-    being asked for right now is refused: it is settled within seconds.
+    Takes IDs (pending or dead ones), or by --all-pending all pending requests of an --account or a --batch,
+    such as those that were enqueued for a wrong one. `requests retry ID` brings one back. An ID that is being
+    asked for right now is refused: it is settled within seconds.
     """
     from etl.db.replays import CANCEL  # noqa: PLC0415
     from etl.db.selection import Selection  # noqa: PLC0415
     from etl.sync.replaying import Order  # noqa: PLC0415
 
-    if not request_ids and not all_pending:
-        raise UsageError("Which requests? Give IDs, or --all-pending")
+    is_told = bool(request_ids) or (all_pending and not (account is None and batch is None))
+    if not is_told:  # nothing brings back a whole queue but the names of its requests
+        raise UsageError("Which requests? Give IDs, or --all-pending with --account or --batch")
     states = (PENDING,) if all_pending else _CANCELLABLE
     selection = Selection(states, accounts=(account,) if account else (), batch=batch)
     result = _follow(app, Order(selection, CANCEL, account), request_ids, is_dry_run=dry_run)

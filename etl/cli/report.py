@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from etl.report.reading import Report
 
 _NEEDED = ("jinja2", "markupsafe", "matplotlib")
+_OTHER_FORMS = (".pdf", ".csv", ".json", ".md", ".parquet", ".png", ".svg", ".xlsx")
 
 
 @click.command("report")
@@ -53,8 +54,7 @@ def command(
     --until alone the 30 days before. Times without a zone of their own are in --tz, and a period holds its
     beginning and not its end. Money stays apart by account, since each has its own currency.
     """
-    ending = Path(output or "").suffix
-    if ending[1:].isalpha() and ending.lower() not in (".html", ".htm"):
+    if Path(output or "").suffix.lower() in _OTHER_FORMS:
         raise UsageError(f"{output} would hold HTML: call it .html")
     render_page = None if output is None else _renderer()
     from etl.report.reading import read_report  # noqa: PLC0415

@@ -17,14 +17,15 @@ from etl.errors import UsageError
 
 _LISTED = (
     "request_id",
-    "account",
     "state",
+    "last_error_kind",
     "attempts",
     "leg_count",
-    "last_error_kind",
     "updated_at",
     "run_after",
+    "account",
 )
+_ALWAYS_LISTED = 3  # of these; the others where there is place
 _TOKENS = ("lease_token", "done_token")
 
 
@@ -67,7 +68,7 @@ def list_(
     if as_json:
         print_json(rows)
     else:
-        print_table([[row[name] for name in _LISTED] for row in rows], _LISTED)
+        print_table([[row[name] for name in _LISTED] for row in rows], _LISTED, needed=_ALWAYS_LISTED)
 
 
 @command.command()

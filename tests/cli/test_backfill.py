@@ -302,7 +302,7 @@ def test_a_backfill_tells_that_its_claims_add_up_and_that_the_counts_agree(opera
     result = operator.type("backfill", "--only", "all")
 
     assert "2 claims = 2 done" in result.stdout
-    assert "= 2 done\nThe API's count agrees with the legs of 1 of 2 answers" in result.stdout
+    assert "= 2 done\nThe API's count agrees with the legs of 1 of 2 stored answers" in result.stdout
     assert "count_mismatch-1" in result.stdout
     assert operator.rows("SELECT command, batch IS NULL, outcome FROM sync_runs ORDER BY id") == [
         ("sync", 1, "ok"),

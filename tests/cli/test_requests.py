@@ -252,8 +252,11 @@ def test_all_pending_ones_are_cancelled_by_account_and_batch_and_no_others(opera
     assert (states_of(operator)["other"], states_of(operator)["dead-1"]) == ("pending", "dead")
 
 
-def test_to_cancel_without_saying_what_is_a_mistake(one_in_each_state):
-    result = one_in_each_state.type("requests", "cancel", "--account", "default")
+@pytest.mark.parametrize(
+    "words", [("--account", "default"), ("--all-pending",), ("--batch", "b")], ids=" ".join
+)
+def test_to_cancel_without_saying_what_is_a_mistake(one_in_each_state, words):
+    result = one_in_each_state.type("requests", "cancel", *words)
 
     assert result.exit_code == 2
     assert "--all-pending" in told(result)

@@ -264,6 +264,17 @@ def test_a_table_as_wide_as_the_terminal_stays_a_table(operator, at_terminal):
     assert ("─" in fitting, "─" in broken) == (True, False)
 
 
+def test_a_list_of_requests_leaves_out_what_80_columns_have_no_place_for(operator, at_terminal):
+    request_ids = [make_request_id(number) for number in range(3)]
+    operator.type("enqueue", *request_ids)
+    terminal = at_terminal("requests", "list", width=80).finish()
+    lines = terminal.text.splitlines()
+
+    assert [line.split()[:2] for line in lines[2:5]] == [[name, "pending"] for name in reversed(request_ids)]
+    assert lines[0].split() == ["request_id", "state", "last_error_kind", "attempts"]
+    assert lines[5] == "A wider terminal shows leg_count, updated_at, run_after, account too; so does --json."
+
+
 def test_ctrl_c_in_the_bar_drains_and_leaves_the_terminal_as_it_was(operator, simulator, at_terminal):
     simulator.latency = 0.05
     operator.type("enqueue", *(make_request_id(number) for number in range(400)))
