@@ -292,7 +292,8 @@ def test_a_forecast_of_what_is_left_of_a_batch_tells_of_nothing_else(operator):
     nothing = operator.type("backfill", "--resume", "july", "--dry-run")
 
     assert left.stdout.startswith("API calls: 2, ")
-    assert again.stdout.startswith("In this batch already, and left as they are: 2\nAPI calls: 2, ")
+    assert again.stdout.startswith("In this batch already, and left as they are: 2; another label")
+    assert "\nAPI calls: 2, " in again.stdout
     assert nothing.stdout == "Nothing to fetch: no request is selected\n"
 
 
