@@ -84,8 +84,8 @@ def result_text(result: Result, *, is_dry_run: bool = False) -> str:
         lines.append(f"Left alone: {told_states(result.left)}")
     if result.marked:
         lines.append(
-            f"In this batch already, and left as they are: {result.marked:,}; another label, or none, has them "
-            "asked for again"
+            f"In this batch already, and left as they are: {result.marked:,}; another label, or none, "
+            "has them asked for again"
         )
     return "\n".join(lines)
 
