@@ -60,6 +60,11 @@ class Asked:
     began: float = 0.0  # by the monotonic clock, both; 0 where nobody began to ask
     ended: float = 0.0
 
+    @property
+    def asked_last(self) -> float:
+        """When the last call was made, by the monotonic clock."""
+        return self.ended - (self.seconds[-1] if self.seconds else 0.0)
+
 
 class _GateClosedError(Exception):
     """The run ends, or waited too long, before this call could go through."""

@@ -47,7 +47,7 @@ class Desk:
         self.is_exhausted = False  # the last claim found less than it asked for
         self.awaits_canary = False
         self.had_answer = False
-        self._is_vindicated = False  # a valid answer came while the canary was on its way
+        self._is_vindicated = False  # a valid answer settled what was held while the canary was on its way
         self._latest_good: str | None = None
         self._pause_seconds: float | None = None
         self.refused: str | None = None  # why the credentials are taken to be refused
@@ -125,8 +125,10 @@ class Desk:
                 self._latest_good = self.canary = asked.request.request_id
             elif error is None and self.canary is None:
                 self.canary = asked.request.request_id  # better than none, for this run
-            self.had_answer = self._is_vindicated = True
-            return [*self._settle_row(), Verdict(asked)]
+            self.had_answer = True
+            own = self._settle_row(asked.asked_last)
+            self._is_vindicated = not self._row
+            return [*own, Verdict(asked)]
         if self._asks_for_patience(error):
             return [Verdict(asked), *self.give_back()]
         if self.is_closed or is_stopping:
@@ -177,9 +179,10 @@ class Desk:
             self._on_its_way.pop(_claim_of(verdict.asked), None)
         return verdicts
 
-    def _settle_row(self) -> list[Verdict]:
-        """The API works for this account: what failed in a row failed by itself."""
-        held, self._row = self._row, []
+    def _settle_row(self, works_at: float = float("inf")) -> list[Verdict]:
+        """The API works for this account, or did at an instant: what failed by then failed by itself."""
+        held = [asked for asked in self._row if asked.ended <= works_at]
+        self._row = [asked for asked in self._row if asked.ended > works_at]
         return [Verdict(asked) for asked in held]
 
     def _ask_canary(self) -> None:

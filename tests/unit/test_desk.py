@@ -76,9 +76,9 @@ def told(verdicts):
     ]
 
 
-def answer(desk, number, error=None, *, legs=(LEG,), crash=None, is_stopping=False):
+def answer(desk, number, error=None, *, legs=(LEG,), crash=None, is_stopping=False, ended=0.0, took=0.0):
     legs = () if error or crash else legs
-    asked = Asked(request(number), calls=1, legs=legs, error=error, crash=crash)
+    asked = Asked(request(number), calls=1, legs=legs, error=error, crash=crash, seconds=[took], ended=ended)
     return told(desk.take(asked, is_stopping=is_stopping))
 
 
@@ -97,12 +97,12 @@ def answer_canary(desk, error=None, *, crash=None, is_stopping=False):
     return told(desk.take(canary, is_stopping=is_stopping))
 
 
-def held_desk(**keywords) -> Desk:
+def held_desk(*, ended=0.0, **keywords) -> Desk:
     """A desk with a canary, on which five requests have failed in a row, and two are on their way."""
     desk = new_desk(canary="good", **keywords)
     put(desk, *range(1, 8))
     for number in range(1, 6):
-        assert answer(desk, number, DOWN) == []
+        assert answer(desk, number, DOWN, ended=ended) == []
     return desk
 
 
@@ -198,6 +198,27 @@ def test_a_sign_of_life_settles_the_failures_held_as_their_own(alive):
 
     assert answer(desk, 3, alive) == counted(1, 2, 3)
     assert not desk.is_tail
+
+
+def test_an_answer_that_was_asked_for_before_a_failure_says_nothing_about_it():
+    """It may have been there before the outage was, and have been read late."""
+    desk = new_desk(canary="good")
+    put(desk, 1, 2, 3)
+    desk.is_exhausted = True
+    answer(desk, 1, DOWN, ended=5.0)
+    answer(desk, 2, DOWN, ended=7.0)
+
+    assert answer(desk, 3, ended=8.0, took=2.0) == counted(1, 3)
+    assert desk.is_tail
+    assert desk.judge() == []
+    assert answer_canary(desk, DOWN) == released(2)
+
+
+def test_nor_does_it_while_the_canary_is_on_its_way():
+    desk = held_desk(ended=5.0)
+
+    assert answer(desk, 6, ended=6.0, took=2.0) == counted(6)
+    assert answer_canary(desk, DOWN) == released(1, 2, 3, 4, 5)
 
 
 def test_failures_are_counted_in_a_row_from_the_latest_valid_answer():
