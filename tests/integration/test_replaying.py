@@ -308,8 +308,9 @@ def order_of_asking(system, live_lane):
 
 def test_a_fresh_request_waits_for_no_more_of_a_backfill_than_is_in_hand(system):
     workers = system.settings().workers
+    in_hand, beside_it = 2 * workers, workers - 1  # what others take up after it may reach the API before it
 
-    assert order_of_asking(system, LIVE) <= 2 * workers + 1
+    assert order_of_asking(system, LIVE) <= in_hand + beside_it
 
 
 def test_negative_control_in_the_lane_of_the_backfill_it_waits_for_all_of_it(system):
