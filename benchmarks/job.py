@@ -61,7 +61,7 @@ def start_simulator(latency: float) -> tuple[subprocess.Popen[str], str]:
     command = [sys.executable, "-m", "etl", "simulator", "--port", "0", "--latency", str(latency)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
-    return process, process.stdout.readline().strip().removeprefix("CDR_SYNC_API_URL=")
+    return process, process.stdout.readline().strip().removeprefix("export CDR_SYNC_API_URL=")
 
 
 def measure(part: str, options: argparse.Namespace, url: str, folder: Path) -> tuple[float, float]:
