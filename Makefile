@@ -23,7 +23,7 @@ DATABASE ?= postgresql
 SECONDS ?= 60
 SEED ?= 1
 soak: $(VENV)/.dev
-	$(BIN)/python tests/faults/soak.py --database $(DATABASE) --seconds $(SECONDS) --seed $(SEED)
+	$(BIN)/python tests/support/soak.py --database $(DATABASE) --seconds $(SECONDS) --seed $(SEED)
 
 # What an operator lives through: a whole day under cron, and 20,000 requests once more beside fresh ones.
 REQUESTS ?= 20000

@@ -153,7 +153,7 @@ def plain(options: argparse.Namespace) -> None:
 
 def tuned(options: argparse.Namespace) -> None:
     """This project's client alone."""
-    from etl.cdr_api import CdrApi, Credentials
+    from etl.piopiy.client import CdrApi, Credentials
 
     def make_fetch() -> Callable[[str], object]:
         api, credentials = CdrApi(options.url, timeout=30), Credentials(APP_ID, SECRET)

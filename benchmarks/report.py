@@ -21,12 +21,11 @@ from zoneinfo import ZoneInfo
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from months import BEGIN, DAYS, fill_month
-from pages import Page, Questions, check
+from support.months import BEGIN, DAYS, fill_month
+from support.pages import Page, Questions, check
 
-from etl.db.connection import open_engine, sqlite_path
+from etl.db.engine import create_sqlite_file, open_engine, sqlite_path
 from etl.db.schema import upgrade
-from etl.db.sqlite_files import create_sqlite_file
 
 
 def main() -> None:

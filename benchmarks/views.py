@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     with database(options.database) as (engine, patient):
-        many_calls = import_module("many_calls")
+        many_calls = import_module("support.many_calls")
         began = time.monotonic()
         many_calls.fill(patient, options.database, int(options.legs / many_calls.LEGS_A_CALL))
         print(f"{platform.platform()}, Python {platform.python_version()}, {time.strftime('%F')}")
@@ -75,16 +75,15 @@ def database(kind: str) -> Iterator[tuple[Engine, Engine]]:
     """
     from sqlalchemy import create_engine
 
-    from etl.db.connection import open_engine, read_url
+    from etl.db.engine import create_sqlite_file, open_engine, read_url
     from etl.db.schema import upgrade
-    from etl.db.sqlite_files import create_sqlite_file
 
     with contextlib.ExitStack() as stack:
         if kind == "sqlite":
             url = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/cdr.sqlite3"
             create_sqlite_file(url)
         else:
-            servers = import_module("servers")
+            servers = import_module("support.servers")
             server = {"postgresql": servers.PostgresqlServer, "mariadb": servers.MariadbServer}[kind]()
             stack.callback(server.remove)
             server.start()
@@ -146,7 +145,7 @@ def seconds(connection: Connection, query: str, repeat: int) -> float:
 
 def store(engine: Engine, patient: Engine, kind: str) -> None:
     """Store legs with and without the analysts' indexes in turn, and print the ratio."""
-    without_indexes = import_module("many_calls").without_indexes
+    without_indexes = import_module("support.many_calls").without_indexes
     with_them, without = [], []
     for turn in range(3):
         with_them.append(upserts(engine, f"with {turn}"))
@@ -162,9 +161,8 @@ def upserts(engine: Engine, label: str, transactions: int = 40, requests: int = 
     from decimal import Decimal
     from hashlib import sha256
 
-    from etl.cdr.identity import compare_legs
-    from etl.cdr.records import Leg
-    from etl.db.call_legs import upsert_legs
+    from etl.cdr.legs import Leg, compare_legs
+    from etl.db.legs import upsert_legs
 
     then = datetime(2026, 12, 31, tzinfo=UTC)
     took = 0.0

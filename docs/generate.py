@@ -34,9 +34,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
-from etl.db.clock import db_now
+from etl.db.dialects import ExactText, Instant, LongText, Money, db_now
 from etl.db.indexes import metadata
-from etl.db.types import ExactText, Instant, LongText, Money
 from etl.db.views import VIEWS
 
 DOCS = Path(__file__).parent

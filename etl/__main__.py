@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command line; Ctrl-C is quiet from the very first moment, imports included."""
     try:
-        from etl.cli import main as run  # noqa: PLC0415 (so that it happens in here)
+        from etl.cli.main import main as run  # noqa: PLC0415 (so that it happens in here)
 
         run()
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from textwrap import fill
 
 import click
 
-from etl.cli import cli
+from etl.cli.main import cli
 
 FOLDER = Path(__file__).parent / "man1"
 README = Path(__file__).parent.parent / "README.md"

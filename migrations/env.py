@@ -9,9 +9,9 @@ from alembic.ddl.mysql import MariaDBImpl, MySQLImpl
 from sqlalchemy import Column, Connection, Index, Table, inspect
 from sqlalchemy.types import TypeEngine
 
-from etl.db.connection import open_engine
+from etl.db.engine import open_engine
 from etl.db.indexes import is_in_models, metadata
-from etl.db.types import ExactText, Instant, LongText, Money
+from etl.db.dialects import ExactText, Instant, LongText, Money
 from etl.settings import load_settings
 
 

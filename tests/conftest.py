@@ -6,12 +6,11 @@ import shutil
 from itertools import count
 
 import pytest
-from servers import MariadbServer, NoServerError, PostgresqlServer, do_without
-from systems import Database, System, guard, unexplained
+from support.servers import MariadbServer, NoServerError, PostgresqlServer, do_without
+from support.systems import Database, System, guard, unexplained
 
-from etl.db.connection import open_engine, read_url, sqlite_path
+from etl.db.engine import create_sqlite_file, open_engine, read_url, sqlite_path
 from etl.db.schema import upgrade
-from etl.db.sqlite_files import create_sqlite_file
 from etl.simulator import Simulator
 
 DATABASES = ("sqlite", "postgresql", "mariadb")

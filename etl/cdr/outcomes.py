@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from etl.cdr.identity import LegChanges
-from etl.cdr.records import ClaimedRequest, Leg
+from etl.cdr.legs import ClaimedRequest, Leg, LegChanges
 from etl.errors import MalformedError, NotReadyError, RateLimitedError, RequestError, UnstorableError
 
 LONGEST_DELAY = timedelta(hours=6)

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal
 
 from etl.cdr.answers import Answer, describe
+from etl.cdr.legs import Leg
 from etl.cdr.numbers import read_number
-from etl.cdr.records import Leg
 from etl.errors import MalformedError
 
 DOCUMENTED_FIELDS = frozenset(

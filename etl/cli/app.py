@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from etl.errors import CdrSyncError, SettingsError, UsageError
-from etl.secrecy import Redaction, password_in
+from etl.log import Log
+from etl.redaction import Redaction, password_in
 from etl.settings import (
     DEFAULT_ACCOUNT,
     Account,
@@ -21,7 +22,6 @@ from etl.settings import (
     environment_name,
     load_settings,
 )
-from etl.telemetry import Log
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -116,7 +116,7 @@ class App:
 
     def engine_as_it_is(self, *, read_seconds: int | None = None) -> Engine:
         """The database, whatever its schema; one answer of a server may take so long, or else as usual."""
-        from etl.db.connection import open_engine  # noqa: PLC0415
+        from etl.db.engine import open_engine  # noqa: PLC0415
 
         self._engines.append(open_engine(self.settings.database_url, read_seconds=read_seconds))
         return self._engines[-1]
@@ -126,7 +126,7 @@ class App:
 
         A SQLite file that does not exist yet is made by the first command that writes.
         """
-        from etl.db.connection import (  # noqa: PLC0415
+        from etl.db.engine import (  # noqa: PLC0415
             is_empty,
             reading,
             require_current_schema,
@@ -135,7 +135,7 @@ class App:
 
         is_file = sqlite_path(self.settings.database_url) is not None
         if is_file and creates:
-            from etl.db.sqlite_files import create_sqlite_file  # noqa: PLC0415
+            from etl.db.engine import create_sqlite_file  # noqa: PLC0415
 
             create_sqlite_file(self.settings.database_url)
         engine = self.engine_as_it_is(read_seconds=read_seconds)
@@ -152,7 +152,7 @@ class App:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection for a command that only looks."""
-        from etl.db.connection import reading  # noqa: PLC0415
+        from etl.db.engine import reading  # noqa: PLC0415
 
         with reading(self.engine(creates=False)) as connection:
             yield connection
@@ -160,7 +160,7 @@ class App:
     @contextmanager
     def long_reading(self) -> Iterator[Connection]:
         """A connection for a command that looks at much, and that no time-out cuts off."""
-        from etl.db.connection import LONG_READ_SECONDS, long_reading  # noqa: PLC0415
+        from etl.db.engine import LONG_READ_SECONDS, long_reading  # noqa: PLC0415
 
         with long_reading(self.engine(creates=False, read_seconds=LONG_READ_SECONDS)) as connection:
             yield connection

@@ -13,10 +13,10 @@ from etl.cli.output import counted, shown, told_states
 from etl.db.states import PENDING, RUNNING
 
 if TYPE_CHECKING:
+    from etl.backfill import Forecast
     from etl.cli.app import App
-    from etl.db.batches import BatchFigures
-    from etl.sync.forecast import Forecast
-    from etl.sync.replaying import Result
+    from etl.db.selection import BatchFigures
+    from etl.replay import Result
 
 _BASES = {"rate_limit": "the rate limit", "latest_runs": "the speed of the latest runs"}
 

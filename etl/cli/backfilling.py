@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from etl.db.selection import Selection
-    from etl.sync.replaying import Order, Result
+    from etl.replay import Order, Result
     from etl.sync.summary import Summary
 
 _LINE_SECONDS = 5.0  # from one line to the next while requests are marked
@@ -46,10 +46,9 @@ class Backfill:
 
     def begin(self, selection: Selection, ids: IdList | None, batch: str | None, *, is_run: bool) -> None:
         """Mark what is selected, and work it off; or only tell what that would be."""
-        from etl.db.batches import new_label  # noqa: PLC0415
-        from etl.db.connection import reading  # noqa: PLC0415
-        from etl.db.replays import marking  # noqa: PLC0415
-        from etl.sync.replaying import NEW, Order, foresee  # noqa: PLC0415
+        from etl.db.engine import reading  # noqa: PLC0415
+        from etl.db.selection import marking, new_label  # noqa: PLC0415
+        from etl.replay import NEW, Order, foresee  # noqa: PLC0415
 
         lots = None if ids is None else ids.lots()  # a list that cannot be read makes no database
         engine = self.app.engine(creates=lots is not None and not self.is_dry_run)
@@ -77,8 +76,8 @@ class Backfill:
 
     def resume(self, label: str) -> None:
         """Work off what is left of a batch."""
-        from etl.db.connection import reading  # noqa: PLC0415
-        from etl.sync.replaying import Result  # noqa: PLC0415
+        from etl.db.engine import reading  # noqa: PLC0415
+        from etl.replay import Result  # noqa: PLC0415
 
         engine = self.app.engine(creates=False)
         with reading(engine) as connection:
@@ -90,8 +89,8 @@ class Backfill:
 
     def _mark(self, engine: Engine, order: Order, label: str, lots: Iterator[list[str]] | None) -> Result:
         """Mark page by page. A signal or a kill leaves whole pages, and the same command does the rest."""
-        from etl.sync.replaying import carry_out  # noqa: PLC0415
-        from etl.sync.stopping import exit_on_sigterm  # noqa: PLC0415
+        from etl.replay import carry_out  # noqa: PLC0415
+        from etl.sync.signals import exit_on_sigterm  # noqa: PLC0415
 
         try:
             with exit_on_sigterm():
@@ -116,8 +115,8 @@ class Backfill:
         return tell
 
     def _forecast(self, engine: Engine, label: str, result: Result) -> None:
-        from etl.db.connection import reading  # noqa: PLC0415
-        from etl.sync.forecast import forecast  # noqa: PLC0415
+        from etl.backfill import forecast  # noqa: PLC0415
+        from etl.db.engine import reading  # noqa: PLC0415
 
         with reading(engine) as connection:
             ahead = forecast(
@@ -146,8 +145,8 @@ class Backfill:
 
     def _work_off(self, engine: Engine, label: str, result: Result) -> None:
         """Run the job for the batch, if anything of it waits, and say how it stands then."""
-        from etl.db.batches import batch_figures, batch_states  # noqa: PLC0415
-        from etl.db.connection import reading  # noqa: PLC0415
+        from etl.db.engine import reading  # noqa: PLC0415
+        from etl.db.selection import batch_figures, batch_states  # noqa: PLC0415
         from etl.sync.summary import Summary  # noqa: PLC0415
 
         with reading(engine) as connection:

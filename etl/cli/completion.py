@@ -34,7 +34,7 @@ def complete_labels(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
     """The labels of batches and backfills, the latest first."""
-    from etl.db.recent import recent_labels  # noqa: PLC0415
+    from etl.db.idle import recent_labels  # noqa: PLC0415
 
     return _offer(
         ctx, incomplete, lambda settings: ((label, None) for label in recent_labels(settings.database_url))
@@ -43,7 +43,7 @@ def complete_labels(
 
 def complete_runs(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """The numbers of the latest runs, with what they were and how they ended."""
-    from etl.db.recent import recent_runs  # noqa: PLC0415
+    from etl.db.idle import recent_runs  # noqa: PLC0415
 
     return _offer(
         ctx,

@@ -18,13 +18,13 @@ def command() -> None:
 def upgrade(app: App, revision: str) -> None:
     """Bring the schema up to REVISION, by default the newest. Safe to repeat."""
     from etl.db import schema  # noqa: PLC0415
-    from etl.db.connection import (  # noqa: PLC0415
+    from etl.db.engine import (  # noqa: PLC0415
         LONG_READ_SECONDS,
+        create_sqlite_file,
         reading,
         schema_revision,
         shown_url,
     )
-    from etl.db.sqlite_files import create_sqlite_file  # noqa: PLC0415
 
     create_sqlite_file(app.settings.database_url)
     engine = app.engine_as_it_is(read_seconds=LONG_READ_SECONDS)
@@ -43,7 +43,7 @@ def downgrade(app: App, revision: str) -> None:
     REVISION is such as 0001, base, or -1 for one step. What the newer schema stored besides is lost.
     """
     from etl.db import schema  # noqa: PLC0415
-    from etl.db.connection import LONG_READ_SECONDS  # noqa: PLC0415
+    from etl.db.engine import LONG_READ_SECONDS  # noqa: PLC0415
 
     schema.downgrade(app.engine_as_it_is(read_seconds=LONG_READ_SECONDS), revision)
 
@@ -52,7 +52,7 @@ def downgrade(app: App, revision: str) -> None:
 @pass_app
 def current(app: App) -> None:
     """Print the revision that the database is at."""
-    from etl.db.connection import reading, schema_revision  # noqa: PLC0415
+    from etl.db.engine import reading, schema_revision  # noqa: PLC0415
 
     with reading(app.engine_as_it_is()) as connection:
         click.echo(schema_revision(connection) or "none")

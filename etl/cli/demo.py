@@ -14,7 +14,7 @@ import click
 
 from etl.cli.options import INSTANT
 from etl.cli.output import counted, print_table
-from etl.cli.progress import watched
+from etl.cli.running import watched
 from etl.errors import UsageError
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings
 from etl.sync.summary import OUTCOMES
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from etl.simulator import Simulator
-    from etl.sync.stopping import Stop
+    from etl.sync.signals import Stop
 
 _REQUESTS = 300
 _DAYS = 7  # that the calls are spread over
@@ -45,11 +45,10 @@ def command(seed: int, until: datetime | None) -> None:
     few hundred request IDs, some of which fail in every documented way, and runs sync until all are settled.
     With the same --seed and --until the calls are the same, but for a few that end while it runs.
     """
-    from etl.db.connection import open_engine  # noqa: PLC0415
+    from etl.db.engine import create_sqlite_file, open_engine  # noqa: PLC0415
     from etl.db.schema import upgrade  # noqa: PLC0415
-    from etl.db.sqlite_files import create_sqlite_file  # noqa: PLC0415
     from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id, parse_faults  # noqa: PLC0415
-    from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
+    from etl.sync.signals import stop_on_signals  # noqa: PLC0415
 
     epoch = _epoch_of(until)
     path = Path(tempfile.mkdtemp(prefix="cdr-sync-demo-")) / "demo.sqlite3"
@@ -101,7 +100,7 @@ def _settings(url: str, simulator: Simulator) -> Settings:
 
 
 def _enqueue(engine: Engine, request_ids: list[str]) -> None:
-    from etl.db.enqueueing import enqueue_requests  # noqa: PLC0415
+    from etl.db.queue import enqueue_requests  # noqa: PLC0415
 
     with engine.begin() as connection:
         enqueue_requests(connection, request_ids, account=DEFAULT_ACCOUNT, batch="demo", delay=timedelta(0))
@@ -109,9 +108,9 @@ def _enqueue(engine: Engine, request_ids: list[str]) -> None:
 
 def _sync_until_settled(engine: Engine, url: str, simulator: Simulator, stop: Stop) -> Counter[str]:
     """Run `sync` as cron would, again and again, until nothing waits any more."""
-    from etl.db.connection import reading  # noqa: PLC0415
-    from etl.db.status import requests_by_state  # noqa: PLC0415
-    from etl.sync.start import run_sync  # noqa: PLC0415
+    from etl.db.engine import reading  # noqa: PLC0415
+    from etl.db.figures import requests_by_state  # noqa: PLC0415
+    from etl.sync.run import run_sync  # noqa: PLC0415
     from etl.sync.summary import Limits  # noqa: PLC0415
 
     settings = _settings(url, simulator)
@@ -136,8 +135,8 @@ def _sync_until_settled(engine: Engine, url: str, simulator: Simulator, stop: St
 
 
 def _tell_outcomes(engine: Engine, counts: Counter[str]) -> None:
-    from etl.db.connection import reading  # noqa: PLC0415
-    from etl.db.status import count_legs, dead_by_error_kind, requests_by_state  # noqa: PLC0415
+    from etl.db.engine import reading  # noqa: PLC0415
+    from etl.db.figures import count_legs, dead_by_error_kind, requests_by_state  # noqa: PLC0415
 
     with reading(engine) as connection:
         states = {state: count for state, count in requests_by_state(connection).items() if count}
@@ -152,8 +151,8 @@ def _tell_outcomes(engine: Engine, counts: Counter[str]) -> None:
 
 
 def _tell_rows(engine: Engine) -> None:
-    from etl.db.connection import reading  # noqa: PLC0415
-    from etl.db.status import first_rows  # noqa: PLC0415
+    from etl.db.engine import reading  # noqa: PLC0415
+    from etl.db.figures import first_rows  # noqa: PLC0415
 
     with reading(engine) as connection:
         for title, table, columns in (

@@ -37,8 +37,8 @@ def command(
     FILE has one ID a line, or is CSV with a column request_id, or JSON lines in which request_id stands at
     the top or in data. Files of any size are read as a stream.
     """
-    from etl.db.enqueueing import enqueue_requests  # noqa: PLC0415
-    from etl.sync.transactions import in_transaction  # noqa: PLC0415
+    from etl.db.engine import in_transaction  # noqa: PLC0415
+    from etl.db.queue import enqueue_requests  # noqa: PLC0415
 
     account = account or DEFAULT_ACCOUNT
     if not request_ids and from_file is None:

@@ -18,7 +18,7 @@ from etl.cli.output import counted, output_to
 from etl.errors import UsageError
 
 if TYPE_CHECKING:
-    from etl.db.exports import Field, Portion
+    from etl.db.streams import Field, Portion
     from etl.export.csv_text import CsvWriter
     from etl.export.parquet import ParquetWriter
 
@@ -56,8 +56,8 @@ def command(
     meanwhile: what is written is the data as they were when it began. In CSV, text that a spreadsheet would
     run as a formula or change has an apostrophe in front, unless --raw is given.
     """
-    from etl.db.exports import Portion  # noqa: PLC0415
-    from etl.sync.stopping import exit_on_sigterm  # noqa: PLC0415
+    from etl.db.streams import Portion  # noqa: PLC0415
+    from etl.sync.signals import exit_on_sigterm  # noqa: PLC0415
 
     form = _form(form, output)
     if raw and form == _PARQUET:
@@ -84,7 +84,7 @@ def _form(form: str | None, output: str | None) -> str:
 
 
 def _write(app: App, sink: BinaryIO, subject: str, portion: Portion, form: str, *, is_raw: bool) -> int:
-    from etl.db.exports import fields_of, stream_rows  # noqa: PLC0415
+    from etl.db.streams import fields_of, stream_rows  # noqa: PLC0415
 
     count = 0
     with app.long_reading() as connection:

@@ -9,8 +9,8 @@ import click
 from etl.cli.app import App, pass_app
 from etl.cli.options import account_option
 from etl.errors import CdrSyncError, RedirectedError, RefusedError, RequestError, TransientError, UsageError
+from etl.redaction import hide_secret_in_bytes
 from etl.request_lists import check_request_id
-from etl.secrecy import hide_secret_in_bytes
 
 
 class _NoAnswerError(CdrSyncError):
@@ -41,7 +41,7 @@ def command(app: App, request_id: str, account: str | None) -> None:
     """
     from etl.cdr.answers import is_page, read_answer  # noqa: PLC0415
     from etl.cdr.parsing import parse_legs  # noqa: PLC0415
-    from etl.cdr_api import CdrApi, Credentials  # noqa: PLC0415
+    from etl.piopiy.client import CdrApi, Credentials  # noqa: PLC0415
 
     if problem := check_request_id(1, request_id).problem:
         raise UsageError(f"ID {problem}")

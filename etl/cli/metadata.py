@@ -20,7 +20,7 @@ def command(app: App, *, output: str | None) -> None:
     Datasette shows the SQLite file in a browser: cdr-sync metadata --output metadata.json, and then
     datasette FILE --metadata metadata.json. The dashboard needs its plugin datasette-dashboards.
     """
-    from etl.db.connection import sqlite_path  # noqa: PLC0415
+    from etl.db.engine import sqlite_path  # noqa: PLC0415
 
     path = sqlite_path(app.settings.database_url)
     if path is None:

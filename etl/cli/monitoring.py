@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from etl.cli.app import App
-from etl.cli.ending import at_its_end
+from etl.cli.main import at_its_end
 from etl.errors import DatabaseUnavailableError
 from etl.settings import expanded
 
 if TYPE_CHECKING:
-    from etl.db.status import QueueFigures
+    from etl.db.figures import QueueFigures
     from etl.monitoring.health_check import HealthCheck
     from etl.sync.summary import Summary
 
@@ -38,7 +38,7 @@ def monitored(app: App) -> Iterator[Watched]:
     if not app.settings.ping_url and not app.settings.metrics_file:
         yield run
         return
-    from etl.sync.stopping import exit_on_sigterm  # noqa: PLC0415
+    from etl.sync.signals import exit_on_sigterm  # noqa: PLC0415
 
     began = time.monotonic()
     with exit_on_sigterm():
@@ -86,7 +86,7 @@ def _write_metrics(app: App, summary: Summary | None, exit_code: int, seconds: f
 
 def _queue_figures(app: App) -> QueueFigures | None:
     """How the queue stands; None where the database does not tell: then the run has told why."""
-    from etl.db.status import queue_figures  # noqa: PLC0415
+    from etl.db.figures import queue_figures  # noqa: PLC0415
 
     try:
         with app.reading() as connection:

@@ -43,8 +43,8 @@ def _label_problem(app: App, connection: Connection, batch: str) -> str | None:
     """What to say of a label that no request has, with those spelled alike; None where one has it."""
     from difflib import get_close_matches  # noqa: PLC0415 (only where something is wrong)
 
-    from etl.db.batches import is_label_used  # noqa: PLC0415
-    from etl.db.recent import recent_labels  # noqa: PLC0415
+    from etl.db.idle import recent_labels  # noqa: PLC0415
+    from etl.db.selection import is_label_used  # noqa: PLC0415
 
     if is_label_used(connection, batch):
         return None

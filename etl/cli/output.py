@@ -26,7 +26,7 @@ def output_to(name: str | None) -> Iterator[BinaryIO]:
         UsageError: there can be no such file.
         CdrSyncError: it cannot be written to its end.
     """
-    from etl.whole_files import whole_file  # noqa: PLC0415 (most commands write none)
+    from etl.atomic_file import whole_file  # noqa: PLC0415 (most commands write none)
 
     failure: type[CdrSyncError] = UsageError
     try:

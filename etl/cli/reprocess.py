@@ -16,7 +16,7 @@ from etl.cli.options import account_option, dry_run_option, json_option, period_
 from etl.cli.output import counted, print_json
 
 if TYPE_CHECKING:
-    from etl.sync.reprocessing import Result
+    from etl.reprocess import Result
 
 _LEGS = {
     "legs_inserted": "new",
@@ -56,9 +56,9 @@ def command(
     or killed, the same command does the rest. Times are UTC.
     """
     from etl.db.archive import Span  # noqa: PLC0415
-    from etl.db.connection import reading  # noqa: PLC0415
-    from etl.sync.reprocessing import Reprocessing  # noqa: PLC0415
-    from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
+    from etl.db.engine import reading  # noqa: PLC0415
+    from etl.reprocess import Reprocessing  # noqa: PLC0415
+    from etl.sync.signals import stop_on_signals  # noqa: PLC0415
 
     engine = app.engine(creates=False)
     with reading(engine) as connection:

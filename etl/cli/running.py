@@ -1,24 +1,30 @@
-"""What the commands share that run the job: the run itself, and what is told of it."""
+"""What the commands that run the job share: the run itself, its progress, its log, and its summary."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from etl.cdr.answers import DOUBT
 from etl.cli.app import App
 from etl.cli.output import counted
-from etl.cli.progress import watched
 from etl.errors import MalformedError, UnreadableError
-from etl.sync.summary import OUTCOMES
+from etl.log import Log
+from etl.sync.fetching import Asked
+from etl.sync.summary import OUTCOMES, Committed, Settled
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from etl.log import Log
     from etl.settings import Account
-    from etl.sync.observing import Observer
-    from etl.sync.summary import Limits, Summary
+    from etl.sync.summary import Limits, Observer, Summary
+
 
 _LONGEST_QUOTE = 200  # characters
 
@@ -34,9 +40,8 @@ def work(
     observers: Sequence[Observer] = (),
 ) -> Summary:
     """Run the job once, watched, and stopped by signals; warn of what is amiss around it."""
-    from etl.cli.request_log import RequestLog  # noqa: PLC0415
-    from etl.sync.start import run_sync  # noqa: PLC0415
-    from etl.sync.stopping import stop_on_signals  # noqa: PLC0415
+    from etl.sync.run import run_sync  # noqa: PLC0415
+    from etl.sync.signals import stop_on_signals  # noqa: PLC0415
 
     names = [one.name for one in accounts]
     engine = engine or app.engine()
@@ -153,7 +158,7 @@ def _one_line(text: str) -> str:
 def _tell_of_strangers(app: App, engine: Engine) -> None:
     """Warn of requests that nobody asks for: their account has no credentials here."""
     from etl.db.accounts import waiting_accounts  # noqa: PLC0415
-    from etl.db.connection import reading  # noqa: PLC0415
+    from etl.db.engine import reading  # noqa: PLC0415
 
     with reading(engine) as connection:
         strangers = [name for name in waiting_accounts(connection) if name not in app.settings.accounts]
@@ -167,10 +172,154 @@ def _tell_of_strangers(app: App, engine: Engine) -> None:
 
 
 def _tell_of_dangers(app: App, engine: Engine) -> None:
-    from etl.db.connection import sqlite_path  # noqa: PLC0415
+    from etl.db.engine import sqlite_path  # noqa: PLC0415
 
     if path := sqlite_path(app.settings.database_url):
-        from etl.db.sqlite_files import sqlite_dangers  # noqa: PLC0415
+        from etl.db.engine import sqlite_dangers  # noqa: PLC0415
 
         for danger in sqlite_dangers(engine, path):
             app.log.warning(danger)
+
+
+class RequestLog:
+    """Writes a line for each request that is settled, and gives every line of a run the run's number."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def hear_start(self, run_id: int) -> None:
+        """Let every line from now on say which run it is of."""
+        self._log.bind(run=run_id)
+
+    def hear_commit(self, committed: Committed) -> None:
+        """Tell of each request what became of it."""
+        if self._log.is_verbose:
+            for settled in committed.settled:
+                self._tell(settled)
+
+    def hear_canary(self, asked: Asked) -> None:
+        """Tell what came of the request that is known to be good."""
+        if self._log.is_verbose:
+            how = "does not answer either" if asked.error else "answers"
+            self._log.info(f"A request that is known to be good {how}", **_what_came_of(asked))
+
+    def _tell(self, settled: Settled) -> None:
+        asked, outcome = settled
+        self._log.info(
+            f"A request is {OUTCOMES[outcome]}",
+            **_what_came_of(asked),
+            outcome=outcome,
+            attempt=asked.request.attempts,
+        )
+
+
+def _what_came_of(asked: Asked) -> dict[str, object]:
+    """Which request it was, and what the API said; what there is nothing to say of is left out."""
+    came = {
+        "request_id": asked.request.request_id,
+        "account": asked.request.account,
+        "calls": asked.calls,
+        "seconds": round(asked.ended - asked.began, 3) if asked.ended else None,
+        "legs": len(asked.legs) if asked.ended and asked.error is None else None,
+        "http_status": asked.status,
+        "error_kind": asked.error.reason if asked.error else None,
+        "error": str(asked.error) if asked.error else None,
+    }
+    return {name: value for name, value in came.items() if value is not None}
+
+
+_WORDS = {"done": "done", "put_off": "not final", "retried": "to retry", "dead": "dead", "empty": "empty"}
+_LINE_SECONDS = 5.0  # from one line to the next, off a terminal
+
+Advance = Callable[[Mapping[str, int]], None]
+
+
+@contextmanager
+def watched(
+    engine: Engine,
+    *,
+    accounts: Sequence[str] = (),
+    batch: str | None = None,
+    most: int | None = None,
+    title: str = "sync",
+    log: Log | None = None,
+) -> Iterator[Advance]:
+    """Show how a run gets on; yields what the run calls with each batch of counts.
+
+    Off a terminal there is nothing, or with a log a line every few seconds.
+    """
+    due = _count_due(engine, accounts, batch, most) if sys.stderr.isatty() or log else 0
+    if not due:
+        yield lambda _counts: None
+        return
+    with _bar(title, due) if sys.stderr.isatty() or log is None else _lines(log, title, due) as advance:
+        yield advance
+
+
+def _count_due(engine: Engine, accounts: Sequence[str], batch: str | None, most: int | None) -> int:
+    from etl.db.engine import reading  # noqa: PLC0415
+    from etl.db.selection import Selection, count_requests  # noqa: PLC0415
+
+    with reading(engine) as connection:
+        counts = count_requests(connection, Selection(accounts=accounts, batch=batch, only_due=True))
+    due = sum(counts.values())
+    return due if most is None else min(due, most)
+
+
+@contextmanager
+def _bar(title: str, due: int) -> Iterator[Advance]:
+    from rich.console import Console  # noqa: PLC0415 (only on a terminal)
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (
+        TextColumn(f"[bold]{title}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[outcomes]}"),
+    )
+    total: Counter[str] = Counter()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=due, outcomes="", rate="")
+
+        def advance(counts: Mapping[str, int]) -> None:
+            total.update(counts)
+            settled = sum(total[name] for name in OUTCOMES)
+            words = ", ".join(f"{total[name]:,} {word}" for name, word in _WORDS.items() if total[name])
+            speed = progress.tasks[0].speed
+            progress.update(
+                task,
+                completed=settled,
+                total=max(due, settled),
+                outcomes=words,
+                rate=f"{speed:,.0f}/s" if speed else "",
+            )
+
+        yield advance
+
+
+@contextmanager
+def _lines(log: Log, title: str, due: int) -> Iterator[Advance]:
+    total: Counter[str] = Counter()
+    began = told = time.monotonic()
+
+    def advance(counts: Mapping[str, int]) -> None:
+        nonlocal told
+        total.update(counts)
+        now = time.monotonic()
+        if now - told < _LINE_SECONDS:
+            return
+        told = now
+        settled = sum(total[name] for name in OUTCOMES)
+        rate = settled / (now - began)
+        log.notice(
+            f"{title}: {settled:,} of {max(due, settled):,} requests",
+            settled=settled,
+            total=max(due, settled),
+            per_second=round(rate, 1),
+            eta_seconds=round(max(0, due - settled) / rate) if rate else None,
+            **{name: total[name] for name in OUTCOMES if total[name]},
+        )
+
+    yield advance

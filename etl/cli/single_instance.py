@@ -32,7 +32,7 @@ def only_one(database_url: str) -> Iterator[None]:
     """
     import fcntl  # noqa: PLC0415 (not there on Windows)
 
-    from etl.db.connection import sqlite_path  # noqa: PLC0415
+    from etl.db.engine import sqlite_path  # noqa: PLC0415
 
     file_path = sqlite_path(database_url)
     subject = str(file_path.resolve()) if file_path else database_url

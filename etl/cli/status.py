@@ -22,7 +22,8 @@ _LISTED = ("id", "started_at", "outcome")  # as few as fit a terminal of 80 colu
 @pass_app
 def command(app: App, *, as_json: bool, max_lag: timedelta | None) -> None:
     """Tell how the queue stands: states, lag, dead letters, last runs, accounts."""
-    from etl.db import runs, status  # noqa: PLC0415
+    from etl.db import figures as status  # noqa: PLC0415
+    from etl.db import runs  # noqa: PLC0415
 
     with app.reading() as connection:
         held = runs.held_claims(connection)

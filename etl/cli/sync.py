@@ -27,8 +27,7 @@ from etl.db.states import LANES
 
 if TYPE_CHECKING:
     from etl.settings import Account
-    from etl.sync.observing import Observer
-    from etl.sync.summary import Limits, Summary
+    from etl.sync.summary import Limits, Observer, Summary
 
 
 @click.command("sync")

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from etl.cli.app import App
-from etl.cli.ending import at_its_end
+from etl.cli.main import at_its_end
 
 if TYPE_CHECKING:
     from etl.monitoring.tracing import RunTrace
-    from etl.sync.observing import Observer
-    from etl.sync.summary import Summary
+    from etl.sync.summary import Observer, Summary
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -42,7 +41,7 @@ def traced(app: App, command: str) -> Iterator[Traced]:
     if trace is None:
         yield Traced()
         return
-    from etl.sync.stopping import exit_on_sigterm  # noqa: PLC0415
+    from etl.sync.signals import exit_on_sigterm  # noqa: PLC0415
 
     run = Traced((trace,))
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, TextClause, func, select, text, update
 
 from etl import __version__
-from etl.db.clock import db_now, now_sql, seconds_ago
+from etl.db.dialects import db_now, now_sql, seconds_ago
 from etl.db.states import RUNNING
 from etl.db.tables import RUN_COUNTS, cdr_requests, sync_runs
 

@@ -1,21 +1,34 @@
-"""Selecting requests: the one place that turns what a person asks for into a condition.
+"""The queue, as people use it: select requests, count and list them, change them by hand.
 
-What only looks, what only tells (`--dry-run`) and what changes something all select by it.
+Listings, dry runs and changes share one selection.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, and_, false, func, select, true
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    exists,
+    false,
+    func,
+    select,
+    true,
+    update,
+)
 
-from etl.db.clock import db_now
-from etl.db.states import BACKFILL, PENDING
-from etl.db.tables import cdr_requests
+from etl.db.dialects import database_now, db_now
+from etl.db.states import BACKFILL, CANCELLED, PENDING
+from etl.db.tables import cdr_requests, sync_runs
 
 _column = cdr_requests.c
 
@@ -133,3 +146,104 @@ def known_accounts(
         if name is None:
             return names
         names.append(name)
+
+
+Change = Mapping[str, Any]  # column to value
+
+# On MySQL a statement locks what it comes by on its way: by the index of a state, the rows of others too.
+BY_NUMBER = "FORCE INDEX (PRIMARY)"
+
+# Its history stays: fetches, legs, answers, reclaims, and the last error until a valid answer ends it.
+REPLAY: Change = {
+    "state": PENDING,
+    "run_after": db_now(),
+    "attempts": 0,
+    "finished_at": None,
+    "updated_at": db_now(),
+}
+CANCEL: Change = {"state": CANCELLED, "finished_at": db_now(), "updated_at": db_now()}
+
+
+def marking(label: str) -> Change:
+    """The change that puts a request into a backfill: replayed, behind all live ones, under a label."""
+    return {**REPLAY, "lane": BACKFILL, "batch": label}
+
+
+def change_requests(
+    connection: Connection, ids: Sequence[int], selection: Selection, change: Change
+) -> list[Row[Any]]:
+    """Change those of some rows that are still selected; returns them as they were before."""
+    column = cdr_requests.c
+    # In the order of their numbers, as the fence of the claims takes them, so that nobody waits crosswise.
+    look = (
+        select(column.id, column.account, column.request_id, column.state)
+        .where(column.id.in_(ids), selection.condition())
+        .order_by(column.id)
+        .with_for_update()
+    )
+    for dialect in ("mysql", "mariadb"):
+        look = look.with_hint(cdr_requests, BY_NUMBER, dialect)
+    before = connection.execute(look).all()
+    if before:
+        still = [row.id for row in before]
+        statement = update(cdr_requests).where(column.id.in_(still), selection.condition()).values(change)
+        for dialect in ("mysql", "mariadb"):
+            statement = statement.with_hint(BY_NUMBER, dialect_name=dialect)
+        connection.execute(statement)
+    return list(before)
+
+
+_EXAMPLES = 5
+_column = cdr_requests.c
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFigures:
+    """How a batch stands."""
+
+    states: Counter[str]
+    next_due_at: datetime | None  # of what is pending
+    counted: int  # requests whose last valid answer had a `count`
+    mismatches: int  # those of them where it says another number of legs
+    examples: Sequence[str]  # some request IDs of these
+
+
+def new_label(connection: Connection) -> str:
+    """A label that no request carries yet, and no run was limited to, by the database's clock."""
+    first = label = f"backfill-{database_now(connection):%Y-%m-%dT%H-%M-%SZ}"
+    number = 1
+    has_run = exists().where(sync_runs.c.batch == bindparam("label"))
+    while is_label_used(connection, label) or connection.scalar(select(has_run), {"label": label}):
+        number += 1
+        label = f"{first}-{number}"
+    return label
+
+
+def is_label_used(connection: Connection, label: str) -> bool:
+    """Whether any request carries a label."""
+    return bool(connection.scalar(select(exists().where(_column.batch == label))))
+
+
+def batch_states(connection: Connection, label: str, accounts: Sequence[str] = ()) -> Counter[str]:
+    """How many requests of a batch are in each state."""
+    states: Counter[str] = Counter()
+    for (_, state), count in count_states(connection, Selection(accounts=accounts, batch=label)).items():
+        states[state] += count
+    return states
+
+
+def batch_figures(connection: Connection, label: str) -> BatchFigures:
+    """Read how a batch stands, and hold the API's own counts against the legs of its answers."""
+    is_in_it = _column.batch == label
+    differs = (_column.api_count != _column.leg_count) & is_in_it
+    return BatchFigures(
+        states=batch_states(connection, label),
+        next_due_at=connection.scalar(
+            select(func.min(_column.run_after)).where(is_in_it, _column.state == PENDING)
+        ),
+        counted=connection.scalar(select(func.count(_column.api_count)).where(is_in_it)) or 0,
+        mismatches=connection.scalar(select(func.count()).where(differs)) or 0,
+        examples=connection.scalars(
+            select(_column.request_id).where(differs).order_by(_column.id).limit(_EXAMPLES)
+        ).all(),
+    )

@@ -18,9 +18,8 @@ from sqlalchemy import (
     text,
 )
 
-from etl.db.clock import db_now
+from etl.db.dialects import ExactText, Instant, LongText, Money, db_now
 from etl.db.states import FINISHED, PENDING, RUN_OUTCOMES, STATES
-from etl.db.types import ExactText, Instant, LongText, Money
 
 metadata = MetaData(
     naming_convention={

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Date, Float, Integer, MetaData, String, Table, Text
 
-from etl.db.types import ExactText, Instant, Money
+from etl.db.dialects import ExactText, Instant, Money
 
 # Apart from that of the tables, since Alembic builds no views from models.
 view_metadata = MetaData()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from etl.cdr.answers import read_answer
-from etl.cdr.blame import Judgement, judge_canary
+from etl.cdr.breaker import Judgement, judge_canary
 from etl.cdr.parsing import parse_legs
-from etl.cdr_api import CdrApi, Credentials
 from etl.doctor.findings import Finding, failed
 from etl.errors import NotFoundError, RateLimitedError, RejectedError, RequestError, SettingsError
-from etl.secrecy import hide_secret_in_bytes
+from etl.piopiy.client import CdrApi, Credentials
+from etl.redaction import hide_secret_in_bytes
 from etl.settings import Account, Settings
 
 UNKNOWN_REQUEST_ID = "cdr-sync-doctor"  # PIOPIY's IDs have no dash

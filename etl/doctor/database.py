@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 from etl.db import SCHEMA_REVISION
 from etl.db.accounts import read_account
-from etl.db.clock import database_now
-from etl.db.connection import (
+from etl.db.dialects import database_now
+from etl.db.engine import (
     open_engine,
     reading,
     require_current_schema,
     require_supported_server,
     server_of,
     shown_url,
+    sqlite_dangers,
     sqlite_path,
 )
-from etl.db.failures import told
-from etl.db.sqlite_files import sqlite_dangers
+from etl.db.errors import told
 from etl.doctor.findings import Finding, failed, skipped
 from etl.errors import CdrSyncError, SchemaError
 from etl.settings import Settings

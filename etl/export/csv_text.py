@@ -22,7 +22,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from etl.db.exports import Field
+    from etl.db.streams import Field
 
 # The last four are the same signs in the width of Chinese characters.
 _SIGNS = "=+@'\uff1d\uff0b\uff0d\uff20-"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from etl.errors import CdrSyncError, UsageError
 
 if TYPE_CHECKING:
-    from etl.db.exports import Field
+    from etl.db.streams import Field
 
 _GROUP = 50_000  # rows: what a reader takes at once, and what is kept in memory here
 

@@ -13,9 +13,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from etl.db.status import QueueFigures
-from etl.sync.latency import CLASSES, Latency
-from etl.sync.summary import OUTCOMES, Summary
+from etl.db.figures import QueueFigures
+from etl.sync.summary import CLASSES, OUTCOMES, Latency, Summary
 
 LAST_SUCCESS = "cdr_sync_last_success_timestamp_seconds"
 

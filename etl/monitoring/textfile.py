@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from etl.whole_files import whole_file
+from etl.atomic_file import whole_file
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -26,9 +26,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from etl import __version__
-from etl.sync.asking import Asked
-from etl.sync.observing import Committed
-from etl.sync.summary import OUTCOMES, Summary
+from etl.sync.fetching import Asked
+from etl.sync.summary import OUTCOMES, Committed, Summary
 
 LAST_SECONDS = 5.0  # how long a run waits at its end for its spans to be sent
 _NO_FAULT = (0, 130, 143)  # exit codes after which nobody has to look for a fault

@@ -19,7 +19,7 @@ from etl.report.figures import EXACT
 from etl.report.period import Period
 
 if TYPE_CHECKING:
-    from etl.db.traffic import BalanceLeg
+    from etl.db.streams import BalanceLeg
 
 _POINTS = 360  # of a curve, at most
 _TOP_UPS = 20  # told one by one, the largest

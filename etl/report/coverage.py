@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from etl.report.period import Period
 
 if TYPE_CHECKING:
-    from etl.db.traffic import RequestCount, Waiting
+    from etl.db.streams import RequestCount, Waiting
 
 # What becomes of requests, as the view sync_coverage calls it.
 OUTCOMES = ("asked", "done", "empty", "dead", "cancelled", "waiting")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from etl.report.period import Period
 
 if TYPE_CHECKING:
-    from etl.db.traffic import Call, Finding
+    from etl.db.streams import Call, Finding
 
 NO_STATUS = "(none)"
 UNKNOWN_COUNTRY = "??"

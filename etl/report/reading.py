@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from etl.cdr.masking import masked_detail, masked_number, masked_text
-from etl.db import traffic as stored
-from etl.db.clock import database_now
-from etl.db.status import dead_by_error_kind
+from etl.db import streams as stored
+from etl.db.dialects import database_now
+from etl.db.figures import dead_by_error_kind
 from etl.report.balances import Balance, follow_balances
 from etl.report.coverage import Coverage, coverage_of
 from etl.report.figures import Traffic

@@ -1,17 +1,36 @@
-"""What a run is limited to, and what it did."""
+"""What a run is limited to, what it did, and who is notified while it works."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from etl.sync.latency import Latency
+from etl.sync.fetching import Asked
 
 if TYPE_CHECKING:
-    from etl.sync.asking import Asked
+    from etl.sync.fetching import Asked
+
+
+CLASSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds: the most that each class holds
+
+
+@dataclass(slots=True)
+class Latency:
+    """How many calls fell into each class, the last of which has no end, and their seconds together."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(CLASSES) + 1))
+    total: float = 0.0
+
+    def add(self, calls: Iterable[float]) -> None:
+        """Count some calls by their seconds."""
+        for seconds in calls:
+            self.counts[bisect_left(CLASSES, seconds)] += 1
+            self.total += seconds
+
 
 SHOWN = 5  # examples, where more would fill a line
 # The outcomes of a claim, in the order of a summary: with what is in hand they add up to the claims.
@@ -79,3 +98,32 @@ class Summary:
         """The exit code of the process, by sysexits where one fits."""
         codes = {"credentials_refused": 77, "api_down": 69, "failed": 1, "dead_letters": 65, "ok": 0}
         return codes[self.outcome] if self.outcome in codes else 128 + (self.signal or 0)
+
+
+class Settled(NamedTuple):
+    """What became of a claim."""
+
+    asked: Asked
+    outcome: str  # by the name of the ledger's column
+
+
+class Committed(NamedTuple):
+    """One transaction of the coordinator, by the monotonic clock of this process."""
+
+    began: float
+    ended: float
+    settled: Sequence[Settled]
+    claimed: int
+
+
+class Observer(Protocol):
+    """Hears of what has happened, in the coordinator's thread; it must neither raise nor wait."""
+
+    def hear_start(self, run_id: int) -> None:
+        """The run stands in the ledger under this number."""
+
+    def hear_commit(self, committed: Committed) -> None:
+        """A transaction that settled or claimed is committed."""
+
+    def hear_canary(self, asked: Asked) -> None:
+        """A request that is known to be good was asked for, only to find out whether the API works."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from operators import EchoingApi, Operator
+from support.operators import EchoingApi, Operator
 
 from etl.simulator import Simulator
 

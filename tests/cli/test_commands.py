@@ -13,12 +13,11 @@ import urllib.request
 
 import click
 import pytest
-from operators import finish, true_legs, wait_until
+from support.operators import finish, true_legs, wait_until
 
 import etl.cli
 from etl import __version__
-from etl.cli import cli
-from etl.cli.summaries import SUMMARIES
+from etl.cli.main import SUMMARIES, cli
 from etl.simulator import SCENARIOS
 
 STATES = ("pending", "running", "done", "empty", "dead", "cancelled")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 import pytest
-from operators import CONSOLE_SCRIPT, PATIENCE
+from support.operators import CONSOLE_SCRIPT, PATIENCE
 from test_commands import ALL
 
 from etl.cli import completion
 from etl.cli.options import error_kinds
-from etl.db.recent import recent_labels, recent_runs
+from etl.db.idle import recent_labels, recent_runs
 
 GUIDE = Path(__file__).parents[2] / "docs" / "operate.md"
 # As bash itself calls the function when somebody presses Tab.

@@ -7,11 +7,11 @@ import socket
 from pathlib import Path
 
 import pytest
-from operators import Operator
-from servers import do_without
 from sqlalchemy import text
+from support.operators import Operator
+from support.servers import do_without
 
-from etl.db.connection import read_url, shown_url
+from etl.db.engine import read_url, shown_url
 from etl.db.tables import api_accounts
 from etl.doctor.api import UNKNOWN_REQUEST_ID
 from etl.doctor.configuration import check_settings

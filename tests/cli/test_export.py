@@ -8,12 +8,12 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from operators import CONSOLE_SCRIPT, finish
+from support.operators import CONSOLE_SCRIPT, finish
 
 # A process that sends itself a signal, or finds the disk full, when it has written some rows.
 HURT = """
 import errno, os, sys
-from etl.db import exports
+from etl.db import streams as exports
 from etl.export.{module} import {writer}
 
 def write(self, rows, write={writer}.write, lots=[]):
@@ -23,7 +23,7 @@ def write(self, rows, write={writer}.write, lots=[]):
         {harm}
 
 exports._LOT, {writer}.write = 2, write
-from etl.cli import main
+from etl.cli.main import main
 main()
 """
 WRITERS = [("csv_text", "CsvWriter", "legs.csv"), ("parquet", "ParquetWriter", "legs.parquet")]

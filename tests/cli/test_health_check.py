@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from health_checks import SECRET, health_check, silent_listener
-from operators import PATIENCE, finish, wait_until
+from support.health_checks import SECRET, health_check, silent_listener
+from support.operators import PATIENCE, finish, wait_until
 
 from etl.cli.single_instance import only_one
 
@@ -202,7 +202,7 @@ def test_a_signal_ends_the_wait_for_a_health_check_and_not_what_the_run_came_to(
 # The whole process, but for its patience, which is short here.
 IMPATIENT = """
 import sys
-from etl.cli import main
+from etl.cli.main import main
 from etl.monitoring import health_check
 health_check.LAST_SECONDS = 0.3
 sys.argv = ["cdr-sync", "sync"]

@@ -6,16 +6,16 @@ import json
 import sys
 
 import pytest
-from operators import finish
+from support.operators import finish
 
 SECRET = "kXq7Zr2vNw9LmT4yHb6JcF8sPd3GaE5uQ1RoVi0B"
 BROKEN_PARSER = """
 import sys
-from etl.sync import asking
+from etl.sync import fetching as asking
 def parse_legs(answer, *, region):
     raise KeyError("914471000000")
 asking.parse_legs = parse_legs
-from etl.cli import main
+from etl.cli.main import main
 main()
 """
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 import pytest
-from operators import PATIENCE
-from servers import do_without
+from support.operators import PATIENCE
+from support.servers import do_without
 from test_commands import ALL
 
 from etl.settings import SETTING_NAMES, environment_name

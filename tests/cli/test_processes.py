@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from operators import CONSOLE_SCRIPT, finish, wait_until
+from support.operators import CONSOLE_SCRIPT, finish, wait_until
 
 from etl import __version__
 from etl.simulator import make_request_id

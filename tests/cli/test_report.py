@@ -7,14 +7,14 @@ import stat
 import sys
 
 import pytest
-from months import fill_month
-from operators import finish
-from pages import Page
+from support.months import fill_month
+from support.operators import finish
+from support.pages import Page
 
-from etl.db.connection import open_engine
+from etl.db.engine import open_engine
 
 OCTOBER = ("--since", "2026-10-01", "--until", "2026-11-01")
-WITHOUT_MATPLOTLIB = "import sys; sys.modules['matplotlib'] = None; from etl.cli import main; main()"
+WITHOUT_MATPLOTLIB = "import sys; sys.modules['matplotlib'] = None; from etl.cli.main import main; main()"
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 
 import pytest
-from browser import browser  # noqa: F401 (a fixture)
-from months import fill_month
-from operators import Operator
+from support.browser import browser  # noqa: F401 (a fixture)
+from support.months import fill_month
+from support.operators import Operator
 
-from etl.db.connection import open_engine
+from etl.db.engine import open_engine
 
 pytestmark = pytest.mark.heavy
 PHONE, DESK = 380, 1280

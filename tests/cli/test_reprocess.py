@@ -7,13 +7,13 @@ import signal
 import sys
 
 import pytest
-from operators import finish
+from support.operators import finish
 
 CHANGED = "UPDATE call_legs SET duration_seconds = duration_seconds + 1"
 # A process that sends itself a signal in the middle of its second page.
 SIGNALLED = """
 import os
-from etl.sync import reprocessing
+from etl import reprocess as reprocessing
 
 def write_later(*arguments, write=reprocessing.write_rereadings, pages=[]):
     pages.append(1)
@@ -22,7 +22,7 @@ def write_later(*arguments, write=reprocessing.write_rereadings, pages=[]):
     write(*arguments)
 
 reprocessing.PAGE, reprocessing.write_rereadings = 2, write_later
-from etl.cli import main
+from etl.cli.main import main
 main()
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from operators import finish, wait_until
+from support.operators import finish, wait_until
 
 STATES = ("pending", "running", "done", "empty", "dead", "cancelled")
 HISTORY = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from operators import finish
+from support.operators import finish
 
-from etl.cli import cli
+from etl.cli.main import cli
 
 SECRET = "kXq7Zr2vNw9LmT4yHb6JcF8sPd3GaE5uQ1RoVi0B"
 AWKWARD = 'Zr2v/Nw9+LmT4="yHb6\\JcF8é€sPd3'

@@ -9,8 +9,8 @@ import signal
 import sys
 
 import pytest
-from operators import CONSOLE_SCRIPT, Operator, wait_until
-from terminals import Terminal
+from support.operators import CONSOLE_SCRIPT, Operator, wait_until
+from support.terminals import Terminal
 
 from etl.simulator import make_request_id
 

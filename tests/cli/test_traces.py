@@ -9,16 +9,16 @@ import sys
 import time
 
 import pytest
-from collectors import collector
-from health_checks import first_words, silent_listener
-from operators import PATIENCE, finish, wait_until
+from support.collectors import collector
+from support.health_checks import first_words, silent_listener
+from support.operators import PATIENCE, finish, wait_until
 
 from etl.monitoring import tracing
 
 SECRET = "kXq7Zr2vNw9LmT4yHb6JcF8sPd3GaE5uQ1RoVi0B"
 LAST_TOO_LONG = """
 import sys
-from etl.cli import main
+from etl.cli.main import main
 from etl.monitoring import tracing
 tracing.LAST_SECONDS = 0.3
 sys.argv = ["cdr-sync", "--verbose", "sync"]
@@ -27,7 +27,7 @@ main()
 WITHOUT_EXTRA = """
 import sys
 sys.modules["opentelemetry"] = None
-from etl.cli import main
+from etl.cli.main import main
 sys.argv = ["cdr-sync", "sync"]
 main()
 """
@@ -179,7 +179,7 @@ def test_backfills_are_traced_and_what_is_no_run_is_not(operator, traces):
 )
 def test_where_no_trace_is_wanted_nothing_of_it_is_loaded(operator, traces, off):
     code = (
-        "import sys; from etl.cli import main; sys.argv = ['cdr-sync', 'sync']\n"
+        "import sys; from etl.cli.main import main; sys.argv = ['cdr-sync', 'sync']\n"
         "try: main()\n"
         "finally: print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from operators import Operator
+from support.operators import Operator
 
 
 class Site(Operator):

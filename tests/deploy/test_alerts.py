@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import yaml
-from tools import DEPLOY, check, program, written_metrics
+from support.tools import DEPLOY, check, program, written_metrics
 
 FOLDER = DEPLOY / "prometheus"
 RULES = FOLDER / "cdr-sync.rules.yml"

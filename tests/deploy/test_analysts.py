@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from operators import PATIENCE, Operator
-from servers import do_without
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from support.operators import PATIENCE, Operator
+from support.servers import do_without
 
-from etl.db.connection import open_engine
+from etl.db.engine import open_engine
 from etl.db.schema import downgrade, upgrade
 from etl.db.tables import call_legs, metadata
 from etl.db.views import VIEWS

@@ -7,7 +7,7 @@ import re
 import tomllib
 
 import pytest
-from tools import DEPLOY, TOP, check, parse_command, program, text_without_comments
+from support.tools import DEPLOY, TOP, check, parse_command, program, text_without_comments
 
 PATH = DEPLOY / "container" / "Containerfile"
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())

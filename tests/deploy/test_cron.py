@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from operators import CONSOLE_SCRIPT
-from tools import DEPLOY, check, parse_command, program
+from support.operators import CONSOLE_SCRIPT
+from support.tools import DEPLOY, check, parse_command, program
 
 CRONTAB = DEPLOY / "cron" / "cdr-sync"
 LOGROTATE = DEPLOY / "logrotate" / "cdr-sync"

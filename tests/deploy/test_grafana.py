@@ -9,15 +9,15 @@ from decimal import Decimal
 
 import pytest
 import yaml
-from grafana import DASHBOARDS, FOLDER, PANELS, Look
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from sqlalchemy.exc import DBAPIError
-from systems import numbered
-from tools import DEPLOY, OPERATE, TOP, check, program
+from support.grafana import DASHBOARDS, FOLDER, PANELS, Look
+from support.systems import numbered
+from support.tools import DEPLOY, OPERATE, TOP, check, program
 
-from etl.db.connection import open_engine
+from etl.db.engine import open_engine
 
 on_postgresql = pytest.mark.databases("postgresql")
 SCENARIOS = ("answered", "missed", "several_b", "twins", "null_money", "count_mismatch", "malformed_money")

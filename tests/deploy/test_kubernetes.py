@@ -11,13 +11,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from operators import CONSOLE_SCRIPT
-from tools import DEPLOY, check, parse_command
+from support.operators import CONSOLE_SCRIPT
+from support.tools import DEPLOY, check, parse_command
 
 from etl import __version__
 from etl.monitoring.health_check import LAST_SECONDS
 from etl.retrying import TRANSACTION_SECONDS
-from etl.sync.job import DRAIN_SECONDS
+from etl.sync.run import DRAIN_SECONDS
 
 PATH = DEPLOY / "kubernetes" / "cronjob.yaml"
 SCHEMA = json.loads(Path(__file__).with_name("cronjob-1.37.schema.json").read_text())

@@ -13,11 +13,11 @@ import urllib.request
 from contextlib import ExitStack
 
 import pytest
-from clocks import LIBFAKETIME, hurried, shifted
-from operators import wait_until
-from servers import do_without, free_port
+from support.clocks import LIBFAKETIME, hurried, shifted
+from support.operators import wait_until
+from support.servers import do_without, free_port
+from support.tools import program
 from test_alerts import RULES
-from tools import program
 
 pytestmark = pytest.mark.heavy
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tools import (
+from support.tools import (
     DEPLOY,
     OPERATE,
     TOP,
@@ -20,9 +20,9 @@ from tools import (
 )
 
 from etl.cli.single_instance import AlreadyRunningError
-from etl.db import request_queue
+from etl.db import queue as request_queue
 from etl.errors import CdrSyncError, RequestError
-from etl.sync import settling
+from etl.sync import settle as settling
 from etl.sync.summary import Summary
 
 FILES = sorted(path for path in [*DEPLOY.rglob("*"), TOP / "README.md", OPERATE] if path.is_file())

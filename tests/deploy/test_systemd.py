@@ -8,13 +8,13 @@ from collections import defaultdict
 from datetime import timedelta
 
 import pytest
-from operators import CONSOLE_SCRIPT
-from tools import DEPLOY, OPERATE, check, parse_command, program, table_in
+from support.operators import CONSOLE_SCRIPT
+from support.tools import DEPLOY, OPERATE, check, parse_command, program, table_in
 
 from etl.monitoring.health_check import LAST_SECONDS
 from etl.retrying import TRANSACTION_SECONDS
 from etl.settings import parse_duration
-from etl.sync.job import DRAIN_SECONDS
+from etl.sync.run import DRAIN_SECONDS
 
 FOLDER = DEPLOY / "systemd"
 INSTALLED = "/opt/cdr-sync/bin/cdr-sync"

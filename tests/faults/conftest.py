@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from catalogue import FAULTS
-from ledgers import contradictions
-from proxy import Proxy
-from sites import Site
+from support.catalogue import FAULTS
+from support.ledgers import contradictions
+from support.proxy import Proxy
+from support.sites import Site
 
-from etl.db.connection import read_url
+from etl.db.engine import read_url
 
 _COLUMNS = ("database", "outcome", "requests", "api_calls", "legs_expected", "legs_found")
 _INJECTED = pytest.StashKey[dict]()

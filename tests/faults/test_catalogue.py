@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from catalogue import FAULTS
+from support.catalogue import FAULTS
 
 
 def test_every_fault_is_injected_on_every_database_where_it_can_happen(injected, pytestconfig):

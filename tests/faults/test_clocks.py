@@ -11,12 +11,12 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from operators import finish
 from sqlalchemy import text
+from support.operators import finish
 
-from etl.db.connection import read_url
+from etl.db.dialects import Instant
+from etl.db.engine import read_url
 from etl.db.tables import call_legs, cdr_requests, metadata
-from etl.db.types import Instant
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 

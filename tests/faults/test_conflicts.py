@@ -11,17 +11,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from operators import finish, wait_until
-from sites import told_once
 from sqlalchemy import event, exc, select, text, update
-from systems import System, a_moment, guard
+from support.operators import finish, wait_until
+from support.sites import told_once
+from support.systems import System, a_moment, guard
 
-from etl.cdr.identity import compare_legs
-from etl.cdr.records import Leg
-from etl.db.call_legs import upsert_legs
-from etl.db.connection import open_engine
-from etl.db.enqueueing import enqueue_requests
-from etl.db.failures import is_conflict
+from etl.cdr.legs import Leg, compare_legs
+from etl.db.engine import open_engine
+from etl.db.errors import is_conflict
+from etl.db.legs import upsert_legs
+from etl.db.queue import enqueue_requests
 from etl.db.tables import call_legs, sync_runs
 
 LEG = Leg(
@@ -102,7 +101,7 @@ def test_two_upserts_whose_rows_overlap_in_opposite_orders_wait_for_one_another(
 
 @pytest.mark.databases("postgresql", "mariadb")
 def test_negative_control_rows_in_the_order_of_their_arrival_deadlock(site, monkeypatch):
-    monkeypatch.setattr("etl.db.call_legs.sorted", lambda rows, key: list(rows), raising=False)  # noqa: ARG005
+    monkeypatch.setattr("etl.db.legs.sorted", lambda rows, key: list(rows), raising=False)  # noqa: ARG005
 
     (error,) = upsert_in_opposite_orders(site)
 
@@ -191,7 +190,7 @@ def test_a_turn_that_waits_in_vain_for_a_lock_is_done_again_as_a_whole(site):
 
 
 def test_negative_control_without_another_try_a_lock_that_is_kept_too_long_ends_the_run(site, monkeypatch):
-    monkeypatch.setattr("etl.sync.transactions.is_worth_repeating", lambda _error: False)
+    monkeypatch.setattr("etl.db.engine.is_worth_repeating", lambda _error: False)
     _, errors = run_into_a_lock(site)
 
     assert [is_conflict(error) for error in errors] == [True]

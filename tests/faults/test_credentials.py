@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from systems import numbered
+from support.systems import numbered
 
 from etl.db.tables import sync_runs
 

@@ -8,13 +8,12 @@ import pwd
 import subprocess
 
 import pytest
-from operators import finish, wait_until
-from servers import MariadbServer
-from sites import Site, told_once
+from support.operators import finish, wait_until
+from support.servers import MariadbServer
+from support.sites import Site, told_once
 
-from etl.db.connection import open_engine, sqlite_path
+from etl.db.engine import create_sqlite_file, open_engine, sqlite_path
 from etl.db.schema import upgrade
-from etl.db.sqlite_files import create_sqlite_file
 from etl.db.tables import cdr_requests
 
 IN_HAND = 16  # twice the threads of a run

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 
 import pytest
-from ledgers import contradictions
-from operators import finish, is_frozen, wait_until
+from support.ledgers import contradictions
+from support.operators import finish, is_frozen, wait_until
 
 from etl.db.tables import call_legs, cdr_requests, cdr_responses
 

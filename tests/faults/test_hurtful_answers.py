@@ -10,17 +10,17 @@ from time import monotonic
 
 import pytest
 import requests
-from operators import finish
-from systems import a_moment, numbered
+from support.operators import finish
+from support.systems import a_moment, numbered
 
-from etl.bounded_http import _BoundedConnection
-from etl.cdr_api import CdrApi, HttpAnswer
 from etl.db.tables import cdr_requests, metadata
+from etl.piopiy.client import CdrApi, HttpAnswer
+from etl.piopiy.http1 import _BoundedConnection
 from etl.simulator import Simulator
 
 DRIP = 0.006  # seconds a byte: three or more for an answer, and much less between two bytes
 DEADLINE = 1.0  # which a good answer meets on a busy machine too
-WITHOUT_LIMIT = "from etl import cdr_api; cdr_api.CdrApi.__init__.__kwdefaults__['max_bytes'] = 10**12"
+WITHOUT_LIMIT = "from etl.piopiy.client import CdrApi; CdrApi.__init__.__kwdefaults__['max_bytes'] = 10**12"
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 
 

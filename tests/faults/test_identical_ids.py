@@ -8,13 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from operators import finish, wait_until
 from sqlalchemy import exc
-from systems import guard
+from support.operators import finish, wait_until
+from support.systems import guard
 
-from etl.db import enqueueing
-from etl.db.connection import sqlite_path
-from etl.db.enqueueing import enqueue_requests
+from etl.db import queue as enqueueing
+from etl.db.engine import sqlite_path
+from etl.db.queue import enqueue_requests
 
 ALIKE = (
     "8DI2mXpy2K7q",

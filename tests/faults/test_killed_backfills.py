@@ -6,7 +6,7 @@ import json
 import signal
 
 import pytest
-from operators import finish
+from support.operators import finish
 
 from etl.db.tables import cdr_requests
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from operators import finish, wait_until
+from support.operators import finish, wait_until
 
 from etl.db.tables import call_legs
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import delete, event, text
 
-from etl.db.request_queue import Claimant, claim_requests, reap_expired
+from etl.db.queue import Claimant, claim_requests, reap_expired
 from etl.db.tables import cdr_requests
 
 DONE, DEFERRED = 1_000_000, 100_000

@@ -6,12 +6,12 @@ import json
 import signal
 
 import pytest
-from ledgers import contradictions
-from operators import finish
 from sqlalchemy import update
+from support.ledgers import contradictions
+from support.operators import finish
 
 from etl.db.tables import cdr_requests, sync_runs
-from etl.sync.turns import runs
+from etl.sync.ledger import runs
 
 
 def work_off(site):

@@ -6,13 +6,13 @@ import json
 import threading
 
 import pytest
-from ledgers import contradictions
-from operators import finish, wait_until
-from sites import told_once
 from sqlalchemy import exc, select, text
-from systems import System, guard
+from support.ledgers import contradictions
+from support.operators import finish, wait_until
+from support.sites import told_once
+from support.systems import System, guard
 
-from etl.db.connection import open_engine, read_url
+from etl.db.engine import open_engine, read_url
 from etl.db.tables import api_accounts, sync_runs
 
 pytestmark = pytest.mark.databases("postgresql", "mariadb")
@@ -117,7 +117,7 @@ def test_a_connection_that_is_killed_in_a_transaction_costs_nothing(site):
 
 
 def test_negative_control_without_another_try_the_killed_connection_ends_the_run(site, monkeypatch):
-    monkeypatch.setattr("etl.sync.transactions.is_worth_repeating", lambda _error: False)
+    monkeypatch.setattr("etl.db.engine.is_worth_repeating", lambda _error: False)
     site.fill(200)
     site.simulator.latency = 0.01
     errors = []

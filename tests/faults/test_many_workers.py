@@ -7,13 +7,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import unguarded
-from claims import Queue, claim_in, names
-from operators import finish, is_frozen, wait_until
-from rivals import Rival
 from sqlalchemy import text
+from support import unguarded
+from support.claims import Queue, claim_in, names
+from support.operators import finish, is_frozen, wait_until
+from support.rivals import Rival
 
-from etl.db.connection import open_engine, reading
+from etl.db.engine import open_engine, reading
 from etl.db.tables import cdr_requests
 
 NUMBERS = [f"{number}" for number in range(40)]

@@ -8,10 +8,10 @@ import sys
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
-from operators import CONSOLE_SCRIPT, finish, wait_until
-from rows import fill
+from support.operators import CONSOLE_SCRIPT, finish, wait_until
+from support.rows import fill
 
-from etl.db.connection import reading
+from etl.db.engine import reading
 from etl.db.schema import check, downgrade, migrations_folder
 from etl.db.tables import STATES, metadata
 

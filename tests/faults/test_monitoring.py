@@ -7,7 +7,7 @@ import json
 import resource
 
 import pytest
-from health_checks import SECRET, first_words, health_check, silent_listener
+from support.health_checks import SECRET, first_words, health_check, silent_listener
 
 from etl.db.tables import sync_runs
 from etl.monitoring import health_check as product

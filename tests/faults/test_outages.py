@@ -7,8 +7,8 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from operators import finish
-from systems import numbered
+from support.operators import finish
+from support.systems import numbered
 
 from etl.cdr import outcomes
 from etl.db.tables import cdr_requests, sync_runs

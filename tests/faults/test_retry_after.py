@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 from sqlalchemy import update
-from systems import numbered
+from support.systems import numbered
 
 from etl.db.tables import api_accounts, cdr_requests
 

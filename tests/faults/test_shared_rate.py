@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 import pytest
-from operators import finish, wait_until
+from support.operators import finish, wait_until
 
 
 @pytest.mark.heavy

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from injuries import draw_injuries
+from support.injuries import draw_injuries
 
-SOAK = str(Path(__file__).with_name("soak.py"))
+SOAK = str(Path(__file__).parents[1] / "support" / "soak.py")
 
 
 def soak(database, *words):

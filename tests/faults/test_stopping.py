@@ -6,11 +6,11 @@ import signal
 from datetime import timedelta
 
 import pytest
-from operators import finish, wait_until
-from systems import unexplained
+from support.operators import finish, wait_until
+from support.systems import unexplained
 
 from etl.db.tables import cdr_requests, sync_runs
-from etl.sync import job
+from etl.sync import run as job
 
 WITHOUT_HANDLER = "import signal; signal.signal = lambda *_: signal.SIG_DFL"
 
@@ -114,7 +114,7 @@ def test_a_second_signal_gives_everything_back_at_once(site):
     site.simulator.outage = "stall_headers"
     site.fill(40)
     process = site.start_changed(
-        "from etl.sync import job; job.DRAIN_SECONDS = 1000.0",  # after one signal it would wait for ever
+        "from etl.sync import run; run.DRAIN_SECONDS = 1000.0",  # after one signal it would wait forever
         *("sync", "--workers", 1),
         CDR_SYNC_REQUEST_TIMEOUT="1000s",
         CDR_SYNC_LEASE="1h",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import unguarded
-from claims import (
+from sqlalchemy import exc, text
+from support import unguarded
+from support.claims import (
     EVERY_WAY,
     Queue,
     answered,
@@ -13,14 +14,12 @@ from claims import (
     failed,
     settle_in,
 )
-from rivals import Rival
-from sqlalchemy import exc, text
+from support.rivals import Rival
 
-from etl.db.connection import open_engine
-from etl.db.request_queue import reap_expired
-from etl.db.settlements import Settlement, settle_claims
+from etl.db.engine import open_engine
+from etl.db.queue import Settlement, reap_expired, settle_claims
 from etl.db.tables import call_legs, cdr_requests, cdr_responses
-from etl.sync import settling
+from etl.sync import settle as settling
 
 WAYS = [way.__name__ for way in EVERY_WAY]
 

@@ -22,7 +22,6 @@ import pytest
 import requests
 
 import etl
-from etl.cdr_api import CdrApi, Credentials, HttpAnswer, retry_after_of
 from etl.errors import (
     CallConnectionError,
     CallTimeoutError,
@@ -31,6 +30,7 @@ from etl.errors import (
     SettingsError,
     TooLargeError,
 )
+from etl.piopiy.client import CdrApi, Credentials, HttpAnswer, retry_after_of
 
 SECRET = "b2f1c0de-5ec2-4e7a-9f00-0123456789ab"
 WHO = Credentials(2222222, SECRET)

@@ -11,8 +11,8 @@ import pytest
 import requests.exceptions
 import urllib3.exceptions
 
-from etl.cdr_api import _FOREIGN, CdrApi
 from etl.errors import CallConnectionError, CallTimeoutError
+from etl.piopiy.client import _FOREIGN, CdrApi
 
 ARGUMENTS = {
     "JSONDecodeError": ("not JSON", "{", 0),

@@ -7,7 +7,7 @@ from itertools import combinations
 from sqlalchemy import String, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from etl.db.connection import reading
+from etl.db.engine import reading
 from etl.db.indexes import metadata
 from etl.db.views import VIEWS
 

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
-from hand_made import MIDNIGHT, NOON, calls_of, figures_by_day, leg, rows_of, store
+from support.hand_made import MIDNIGHT, NOON, calls_of, figures_by_day, leg, rows_of, store
 
 from etl.db.tables import call_legs
 from etl.db.views import calls, calls_daily, destinations

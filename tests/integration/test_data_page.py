@@ -16,11 +16,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from operators import PATIENCE, Operator
-from servers import do_without
 from sqlalchemy import insert, select
+from support.operators import PATIENCE, Operator
+from support.servers import do_without
 
-from etl.db.connection import open_engine, reading
+from etl.db.engine import open_engine, reading
 from etl.db.tables import metadata
 
 DOCS = Path(__file__).parents[2] / "docs"

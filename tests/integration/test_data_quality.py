@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from hand_made import NOON, leg, rows_of, store
+from support.hand_made import NOON, leg, rows_of, store
 
 from etl.db.tables import call_legs, cdr_requests
 from etl.db.views import data_quality

@@ -10,14 +10,14 @@ import sys
 import urllib.request
 
 import pytest
-from browser import browser  # noqa: F401 (a fixture)
-from operators import wait_until
-from systems import numbered
+from support.browser import browser  # noqa: F401 (a fixture)
+from support.operators import wait_until
+from support.systems import numbered
 
-from etl.db.connection import sqlite_path
 from etl.db.datasette.dashboard import dashboard
 from etl.db.datasette.metadata import datasette_metadata
 from etl.db.datasette.questions import QUESTIONS
+from etl.db.engine import sqlite_path
 from etl.db.tables import metadata
 from etl.db.views import view_metadata
 

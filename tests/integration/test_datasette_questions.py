@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import insert
 
-from etl.db.connection import reading
 from etl.db.datasette.dashboard import dashboard
 from etl.db.datasette.questions import DAYS, QUESTIONS
+from etl.db.engine import reading
 from etl.db.tables import call_legs
 
 pytestmark = pytest.mark.databases("sqlite")

@@ -18,11 +18,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from operators import PATIENCE
 from sqlalchemy import delete, text
+from support.operators import PATIENCE
 
-from etl.db.connection import open_engine, reading
-from etl.db.exports import Field, Portion, fields_of, stream_rows
+from etl.db.engine import open_engine, reading
+from etl.db.streams import Field, Portion, fields_of, stream_rows
 from etl.db.tables import call_legs
 from etl.db.views import calls
 from etl.errors import CdrSyncError
@@ -255,7 +255,7 @@ FROM ({numbers}) AS numbers"""
 # What a whole export adds to the most memory that the process had after an export of nothing.
 CHILD = """
 import sys
-from etl.cli import main
+from etl.cli.main import main
 
 def most():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -5,10 +5,9 @@ from contextlib import closing
 
 import pytest
 
-from etl.db.connection import open_engine
+from etl.db.engine import create_sqlite_file, open_engine
 from etl.db.idle import run_if_idle
 from etl.db.schema import upgrade
-from etl.db.sqlite_files import create_sqlite_file
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from time import monotonic
 
 import pytest
 from sqlalchemy import select
-from systems import numbered
+from support.systems import numbered
 
-from etl.cdr_api import CdrApi, Credentials
-from etl.db.connection import open_engine, reading
+from etl.db.engine import open_engine, reading
 from etl.db.tables import (
     RUN_COUNTS,
     api_accounts,
@@ -26,11 +25,12 @@ from etl.db.tables import (
     sync_runs,
 )
 from etl.errors import SettingsError
+from etl.piopiy.client import CdrApi, Credentials
 from etl.settings import Account
 from etl.simulator import SCENARIOS, make_request_id
 from etl.simulator.scenarios import BROKEN, CHANGING, FLAKY, VALID
-from etl.sync.asking import Asked, ask
-from etl.sync.whereabouts import this_process
+from etl.sync.fetching import Asked, ask
+from etl.sync.ledger import this_process
 
 HOUR = timedelta(hours=1)
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from threading import Timer
 
 import pytest
-from operators import Operator
 from sqlalchemy import exc, text
+from support.operators import Operator
 
-from etl.db.connection import LONG_READ_SECONDS, long_reading, open_engine, reading
+from etl.db.engine import LONG_READ_SECONDS, long_reading, open_engine, reading
 
 pytestmark = pytest.mark.databases("postgresql", "mariadb")
 SLOW = {"postgresql": "SELECT pg_sleep(1.3)", "mysql": "SELECT SLEEP(1.3)", "mariadb": "SELECT SLEEP(1.3)"}

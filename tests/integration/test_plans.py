@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from many_calls import LEGS_A_CALL, fill, request_id_of
 from sqlalchemy import text
+from support.many_calls import LEGS_A_CALL, fill, request_id_of
 
-from etl.db.connection import open_engine, reading
-from etl.db.traffic import findings_of
+from etl.db.engine import open_engine, reading
+from etl.db.streams import findings_of
 
 pytestmark = pytest.mark.heavy
 

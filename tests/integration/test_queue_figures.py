@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from etl.db.connection import reading
-from etl.db.status import queue_figures
+from etl.db.engine import reading
+from etl.db.figures import queue_figures
 from etl.db.tables import api_accounts, sync_runs
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from hand_made import NOON, leg, present, rows_of, store
+from support.hand_made import NOON, leg, present, rows_of, store
 
 from etl.db.tables import call_legs
 from etl.db.views import rate_evidence

@@ -8,9 +8,8 @@ from time import monotonic
 import pytest
 from sqlalchemy import update
 
-from etl.db.accounts import ensure_account
-from etl.db.connection import open_engine
-from etl.db.rate_limits import SharedRateLimit
+from etl.db.accounts import SharedRateLimit, ensure_account
+from etl.db.engine import open_engine
 from etl.db.tables import api_accounts
 from etl.settings import Account
 from etl.simulator import make_request_id

@@ -7,16 +7,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from claims import answered, claim_in, settle_in
 from sqlalchemy import exc
+from support.claims import answered, claim_in, settle_in
 
-from etl.db.enqueueing import enqueue_requests
-from etl.db.replays import CANCEL, REPLAY, change_requests, marking
-from etl.db.selection import Selection
+from etl import replay as replaying
+from etl.db.queue import enqueue_requests
+from etl.db.selection import CANCEL, REPLAY, Selection, change_requests, marking
 from etl.db.states import BACKFILL, CANCELLED, DEAD, DONE, EMPTY, LIVE, PENDING, RUNNING
 from etl.db.tables import cdr_requests
-from etl.sync import replaying
-from etl.sync.replaying import PAGE, Order, carry_out, foresee
+from etl.replay import PAGE, Order, carry_out, foresee
 
 DEAD_ONES = Order(Selection(states=(DEAD,)), REPLAY)
 CANCELLABLE = Selection(states=(PENDING, DEAD))

@@ -6,16 +6,15 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hand_made import leg, store
-from months import fill_month
-from pages import Page, Questions, check
 from sqlalchemy import text, update
+from support.hand_made import leg, store
+from support.months import fill_month
+from support.pages import Page, Questions, check
 
-from etl.db.connection import long_reading, open_engine, sqlite_path
+from etl.db.engine import create_sqlite_file, long_reading, open_engine, sqlite_path
 from etl.db.schema import upgrade
-from etl.db.sqlite_files import create_sqlite_file
+from etl.db.streams import stream_findings
 from etl.db.tables import call_legs
-from etl.db.traffic import stream_findings
 from etl.report.page import render_page
 from etl.report.reading import read_report
 from etl.report.terminal import print_report

@@ -11,20 +11,20 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from claims import LEG, RULES, claim_in
 from sqlalchemy import delete, event, exc, update
+from support.claims import LEG, RULES, claim_in
 
+from etl import reprocess as reprocessing
 from etl.db.archive import Span
-from etl.db.connection import open_engine
-from etl.db.status import queue_figures
+from etl.db.engine import open_engine
+from etl.db.figures import queue_figures
 from etl.db.tables import call_legs, cdr_requests, cdr_responses, sync_runs
 from etl.errors import NotFoundError
+from etl.reprocess import Reprocessing
 from etl.settings import Settings
-from etl.sync import reprocessing, rereading
-from etl.sync.asking import Asked, ask
-from etl.sync.reprocessing import Reprocessing
-from etl.sync.settling import Verdict, settle
-from etl.sync.stopping import Stop
+from etl.sync.fetching import Asked, ask
+from etl.sync.settle import Verdict, settle
+from etl.sync.signals import Stop
 
 LONG_AGO = datetime(2021, 11, 16, 13, 33, 29, tzinfo=UTC)
 B_LEG = {**LEG, "leg": "b", "to": "2079460000"}
@@ -113,7 +113,7 @@ def archive(database):
 @pytest.fixture
 def small_pages(monkeypatch):
     monkeypatch.setattr(reprocessing, "PAGE", 3)
-    monkeypatch.setattr(rereading, "_BODIES", 2)
+    monkeypatch.setattr(reprocessing, "_BODIES", 2)
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -290,13 +290,13 @@ def test_what_died_of_something_else_gets_its_legs_and_stays_dead(archive):
 def test_a_value_that_the_database_refuses_costs_no_other_request(archive, monkeypatch):
     for name in ("good", "bad", "fine"):
         archive.receive(name, body_of(B_LEG))
-    derive = rereading._derive
+    derive = reprocessing._derive
 
     def derive_too_much(answer, *, region):
         legs, count = derive(answer, region=region)
         return legs, 2**70 if answer.request_id == "bad" else count
 
-    monkeypatch.setattr(rereading, "_derive", derive_too_much)
+    monkeypatch.setattr(reprocessing, "_derive", derive_too_much)
     result = archive.work("GB").carry_out()
     changed = {leg["request_id"] for leg in archive.database.rows(call_legs) if leg["revision"] > 1}
 

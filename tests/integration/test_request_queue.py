@@ -8,7 +8,8 @@ import threading
 from datetime import datetime, timedelta
 
 import pytest
-from claims import (
+from sqlalchemy import String, event, select, type_coerce
+from support.claims import (
     EVERY_WAY,
     LEASE,
     MINUTE,
@@ -21,15 +22,13 @@ from claims import (
     released,
     settle_in,
 )
-from sqlalchemy import String, event, select, type_coerce
 
 from etl.db.accounts import ensure_account
-from etl.db.connection import open_engine, reading
-from etl.db.enqueueing import enqueue_requests
-from etl.db.request_queue import reap_expired
+from etl.db.dialects import Instant
+from etl.db.engine import open_engine, reading
+from etl.db.queue import enqueue_requests, reap_expired
 from etl.db.states import BACKFILL, LIVE
 from etl.db.tables import api_accounts, cdr_requests, cdr_responses, metadata
-from etl.db.types import Instant
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
-from rows import AN_INSTANT, fill
 from sqlalchemy import event, exc, inspect
+from support.rows import AN_INSTANT, fill
 
 from etl.db import SCHEMA_REVISION
-from etl.db.connection import read_url, reading, require_current_schema, schema_revision
-from etl.db.failures import is_bad_value, is_unreachable
+from etl.db.engine import read_url, reading, require_current_schema, schema_revision
+from etl.db.errors import is_bad_value, is_unreachable
 from etl.db.indexes import DAY_INDEX, is_in_models, metadata
-from etl.db.request_queue import Claimant, claim_requests, reap_expired
+from etl.db.queue import Claimant, claim_requests, reap_expired
 from etl.db.schema import check, downgrade, migrations_folder, texts_of_views, upgrade
 from etl.db.tables import call_legs, cdr_requests, sync_runs
 from etl.db.views import VIEWS

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-import servers
-from servers import NoServerError, PostgresqlServer, do_without
+from support import servers
+from support.servers import NoServerError, PostgresqlServer, do_without
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user run its servers")
 

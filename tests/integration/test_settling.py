@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import delete, event, text
 
 from etl.cdr.answers import read_answer
+from etl.cdr.legs import Leg
 from etl.cdr.outcomes import WaitingRules
 from etl.cdr.parsing import parse_legs
-from etl.cdr.records import Leg
-from etl.db.call_legs import stored_legs
-from etl.db.connection import reading
-from etl.db.request_queue import Claimant, claim_requests
+from etl.db.engine import reading
+from etl.db.legs import stored_legs
+from etl.db.queue import Claimant, claim_requests
 from etl.db.tables import RUN_COUNTS, call_legs, cdr_requests, cdr_responses, sync_runs
 from etl.errors import (
     CallTimeoutError,
@@ -29,8 +29,8 @@ from etl.errors import (
     ServerError,
     UnreadableError,
 )
-from etl.sync.asking import Asked, ask
-from etl.sync.settling import Verdict, settle
+from etl.sync.fetching import Asked, ask
+from etl.sync.settle import Verdict, settle
 
 SECRET = "b2f1c0de-5ec2-4e7a-9f00-0123456789ab"
 LONG_AGO = datetime(2021, 11, 16, 13, 33, 29, tzinfo=UTC)
@@ -758,7 +758,7 @@ def test_one_answer_that_the_database_refuses_never_costs_its_neighbours(system,
 
 def real_asker(system, account):
     """Asks the simulator over HTTP, as a run does."""
-    from etl.cdr_api import CdrApi, Credentials  # noqa: PLC0415 (only these tests need it)
+    from etl.piopiy.client import CdrApi, Credentials  # noqa: PLC0415 (only these tests need it)
 
     api = CdrApi(system.simulator.url, timeout=5)
     credentials = Credentials(account.app_id, account.secret)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.db.connection import sqlite_path
-from etl.db.sqlite_files import file_system_of, sqlite_dangers
+from etl.db.engine import file_system_of, sqlite_dangers, sqlite_path
 from etl.db.tables import sync_runs
 
 MOUNTS = """\
@@ -72,7 +71,7 @@ def test_a_file_that_several_machines_use_is_told_with_their_names_and_the_remed
 
 @pytest.mark.databases("sqlite")
 def test_a_file_on_a_network_file_system_is_told_with_the_remedy(engine, monkeypatch, mounts):
-    monkeypatch.setattr("etl.db.sqlite_files._MOUNTS", mounts)
+    monkeypatch.setattr("etl.db.engine._MOUNTS", mounts)
     (danger,) = sqlite_dangers(engine, Path("/srv/shared/cdr.sqlite3"))
 
     assert "(nfs4)" in danger

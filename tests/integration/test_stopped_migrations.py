@@ -6,8 +6,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
-from etl.db.connection import reading, require_current_schema
-from etl.db.failures import told
+from etl.db.engine import reading, require_current_schema
+from etl.db.errors import told
 from etl.db.schema import check, downgrade, upgrade
 from etl.errors import DatabaseUnavailableError, SchemaError
 

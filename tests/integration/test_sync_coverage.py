@@ -6,7 +6,7 @@ from collections import defaultdict
 from datetime import timedelta
 
 import pytest
-from hand_made import MIDNIGHT, NOON, leg, rows_of, store
+from support.hand_made import MIDNIGHT, NOON, leg, rows_of, store
 
 from etl.db.states import STATES
 from etl.db.tables import call_legs, cdr_requests

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from etl.db.connection import reading
+from etl.db.engine import reading
 from etl.db.tables import call_legs, metadata
 from etl.db.views import VIEWS
 

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
-import hand_made
 import pytest
 from sqlalchemy import column, select, table, text, update
+from support import hand_made
 
-from etl.db.connection import reading
+from etl.db.dialects import Instant, Money
+from etl.db.engine import reading
 from etl.db.tables import call_legs
-from etl.db.types import Instant, Money
 
 NOON = datetime(2026, 2, 3, 12, tzinfo=UTC)
 SIDE = ("from", "to", "status", "duration_seconds")

@@ -21,11 +21,10 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 
-from operators import CONSOLE_SCRIPT, finish
-from soak import SERVERS, make_site
-from terminals import Terminal
+from support.operators import CONSOLE_SCRIPT, finish
+from support.soak import SERVERS, make_site
+from support.terminals import Terminal
 
 from etl.db.tables import cdr_requests, sync_runs
 from etl.simulator import Simulator, make_request_id

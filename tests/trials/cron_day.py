@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from health_checks import health_check
-from operators import Operator, true_legs
+from support.health_checks import health_check
+from support.operators import Operator, true_legs
 
 from etl.monitoring.textfile import value_in_file
 from etl.simulator import Simulator, make_request_id

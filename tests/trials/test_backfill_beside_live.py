@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from backfill_beside_live import ELSEWHERE, Beat, CountingSimulator, Trial
-from sites import Site
+from support.sites import Site
 
 
 @pytest.fixture

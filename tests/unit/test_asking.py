@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from etl.cdr.records import ClaimedRequest
+from etl.cdr.legs import ClaimedRequest
 from etl.errors import (
     CallConnectionError,
     CallTimeoutError,
@@ -20,7 +20,7 @@ from etl.errors import (
     TooLargeError,
     TransientError,
 )
-from etl.sync.asking import Asked, Askers, ask
+from etl.sync.fetching import Asked, Askers, ask
 
 NOON = datetime(2021, 11, 16, 12, tzinfo=UTC)
 GOOD = b'{"count":1,"cdr":[{"leg":"b","to":9100000000,"time":1637069609000}],"code":200}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from etl.cdr.blame import Judgement, judge_canary, judge_row, shows_life
+from etl.cdr.breaker import Judgement, judge_canary, judge_row, shows_life
 from etl.errors import (
     CallConnectionError,
     CallTimeoutError,

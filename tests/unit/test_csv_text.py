@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.db.exports import Field
+from etl.db.streams import Field
 from etl.export.csv_text import CsvWriter, safe_text, stored_text
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.cdr.records import ClaimedRequest, Leg
+from etl.cdr.legs import ClaimedRequest, Leg
 from etl.errors import (
     CallConnectionError,
     CallTimeoutError,
@@ -24,8 +24,8 @@ from etl.errors import (
     UnauthorizedError,
     UnreadableError,
 )
-from etl.sync.asking import Asked
-from etl.sync.desk import Desk, News
+from etl.sync.account import Desk, News
+from etl.sync.fetching import Asked
 
 NOON = datetime(2021, 11, 16, 12, tzinfo=UTC)
 LEG = Leg(

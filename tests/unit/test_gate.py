@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-from operators import wait_until
+from support.operators import wait_until
 
-from etl.sync.gate import Gate
+from etl.sync.account import Gate
 
 
 class Crowd:

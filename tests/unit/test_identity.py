@@ -11,8 +11,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.cdr.identity import compare_legs
-from etl.cdr.records import Leg, LegKey, StoredLeg
+from etl.cdr.legs import Leg, LegKey, StoredLeg, compare_legs
 
 NOON = datetime(2021, 11, 16, 12, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from etl.sync.latency import CLASSES, Latency
+from etl.sync.summary import CLASSES, Latency
 
 
 @pytest.mark.parametrize(

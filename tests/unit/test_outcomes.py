@@ -8,11 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from etl.cdr.identity import compare_legs
+from etl.cdr.legs import ClaimedRequest, Leg, StoredLeg, compare_legs
 from etl.cdr.outcomes import Dead, Done, Empty, PutOff, Released, RetryLater, WaitingRules
 from etl.cdr.outcomes import decide_answer as decide_answer_fully
 from etl.cdr.outcomes import decide_failure as decide_failure_fully
-from etl.cdr.records import ClaimedRequest, Leg, StoredLeg
 from etl.errors import (
     CallConnectionError,
     CallTimeoutError,

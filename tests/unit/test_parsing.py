@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from etl.cdr.answers import read_answer
+from etl.cdr.legs import Leg
 from etl.cdr.parsing import parse_legs
-from etl.cdr.records import Leg
 from etl.errors import MalformedError, UnreadableError
 
 SAMPLE = """{"count": 2, "cdr": [

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_report_figures import call
 
-from etl.db.traffic import BalanceLeg
+from etl.db.streams import BalanceLeg
 from etl.report.balances import follow_balances
 from etl.report.figures import Traffic
 from etl.report.period import Period, chosen_period

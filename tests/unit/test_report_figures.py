@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.cdr.masking import masked_detail, masked_number, masked_text
-from etl.db.traffic import BalanceLeg, Call, Finding, RequestCount, Waiting
+from etl.db.streams import BalanceLeg, Call, Finding, RequestCount, Waiting
 from etl.report.balances import follow_balances
 from etl.report.coverage import coverage_of
 from etl.report.figures import EXAMPLES, UNKNOWN_COUNTRY, Traffic, class_of, total

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from etl.secrecy import Redaction
-from etl.telemetry import Log
+from etl.log import Log
+from etl.redaction import Redaction
 
 SECRET = "s3cr3t-0f-the-account"
 
@@ -155,7 +155,7 @@ def test_no_secret_hides_nothing(lines):
 
 def test_the_log_library_is_loaded_with_the_first_line_that_is_written():
     code = (
-        "import sys; from etl.secrecy import Redaction; from etl.telemetry import Log;"
+        "import sys; from etl.redaction import Redaction; from etl.log import Log;"
         "log = Log(redaction=Redaction('x')); log.bind(run=1);"
         "log.info('quiet'); print('structlog' in sys.modules);"
         "log.warning('heard'); print('structlog' in sys.modules)"

@@ -1,0 +1,279 @@
+"""Long reads in one snapshot with flat memory: rows for exports, and the calls of a period for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    Text,
+    and_,
+    cast,
+    func,
+    select,
+    text,
+    true,
+)
+from sqlalchemy.exc import DBAPIError
+
+from etl.db.dialects import Instant, Money
+from etl.db.states import PENDING, RUNNING
+from etl.db.tables import call_legs, cdr_requests
+from etl.db.views import calls, data_quality
+
+_LOT = 1_000  # rows
+_MYSQL = ("mysql", "mariadb")
+# In the order of time, and no two rows are equal in all of these.
+_SUBJECTS = {
+    "legs": (call_legs, ("call_time", "account", "request_id", "leg", "to_number", "occurrence")),
+    "calls": (calls, ("call_time", "account", "request_id")),
+}
+Kind = Literal["text", "integer", "money", "instant", "boolean"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column of an export: what its values are, and what is said of it."""
+
+    name: str
+    kind: Kind
+    is_nullable: bool
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Which rows: of one account or of all, by the call's time, half-open. None means any."""
+
+    account: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def fields_of(subject: str) -> tuple[Field, ...]:
+    """The columns of an export of legs or calls."""
+    table, _ = _SUBJECTS[subject]
+    return tuple(
+        Field(column.name, _kind(column), bool(column.nullable), column.comment or "")
+        for column in table.columns
+    )
+
+
+def stream_rows(connection: Connection, subject: str, portion: Portion) -> Generator[Sequence[Row[Any]]]:
+    """The rows, some at a time, in the order of the call's time; close it where not all of them are taken.
+
+    The connection is one of `long_reading`. Instants are aware and UTC, money is Decimal, JSON is its text.
+    """
+    is_mysql = connection.dialect.name in _MYSQL
+    number = connection.scalars(text("SELECT CONNECTION_ID()")).one() if is_mysql else None
+    result = connection.execute(_statement(subject, portion), execution_options={"stream_results": True})
+    is_whole = False
+    try:
+        yield from result.partitions(_LOT)
+        is_whole = True
+    finally:
+        if number is not None and not is_whole:
+            _end_query(connection, number)
+        result.close()
+
+
+def _statement(subject: str, portion: Portion) -> Select[Any]:
+    table, order = _SUBJECTS[subject]
+    column = table.columns
+    condition: ColumnElement[bool] = true()
+    if portion.account is not None:
+        condition &= column.account == portion.account
+    if portion.since is not None:
+        condition &= column.call_time >= portion.since
+    if portion.until is not None:
+        condition &= column.call_time < portion.until
+    shown = [cast(one, Text).label(one.name) if _is_json(one) else one for one in column]
+    return select(*shown).where(condition).order_by(*(column[name] for name in order))
+
+
+def _end_query(connection: Connection, number: int) -> None:
+    """End a query whose rows nobody wants any more: MySQL's driver would fetch all of them to throw away."""
+    with suppress(DBAPIError), connection.engine.connect() as other:
+        other.execute(text(f"KILL QUERY {number}"))
+
+
+def _kind(column: Column[Any]) -> Kind:
+    kinds: tuple[tuple[type, Kind], ...] = (
+        (Instant, "instant"),
+        (Money, "money"),
+        (Boolean, "boolean"),
+        (Integer, "integer"),
+    )
+    return next((kind for type_, kind in kinds if isinstance(column.type, type_)), "text")
+
+
+def _is_json(column: Column[Any]) -> bool:
+    return isinstance(column.type, JSON)
+
+
+_ROWS_AT_ONCE = 2_000
+_leg = call_legs.c
+_request = cdr_requests.c
+
+
+class Call(NamedTuple):
+    """One row of the view `calls`, as far as a report looks at it."""
+
+    account: str
+    request_id: str
+    call_time: datetime
+    b_leg_count: int
+    leg_count: int
+    a_to: str | None
+    b_to: str | None
+    a_status: str | None
+    b_status: str | None
+    a_duration_seconds: int | None
+    b_duration_seconds: int | None
+    to_country: str | None
+    answered: bool
+    talk_seconds: int
+    billed_rate_total: Decimal | None
+    legs_without_rate: int
+
+
+class BalanceLeg(NamedTuple):
+    """A leg as a mark on the account's balance, which it left behind at its end."""
+
+    account: str
+    call_time: datetime
+    duration_seconds: int | None
+    balance: Decimal | None
+
+
+class Finding(NamedTuple):
+    """One row of the view `data_quality`."""
+
+    check_name: str
+    account: str
+    request_id: str
+    leg: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCount:
+    """How many requests of an account are in a state."""
+
+    account: str
+    state: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The requests of an account that are not finished yet, whenever they were enqueued."""
+
+    account: str
+    count: int
+    since: datetime  # the earliest enqueued_at
+
+
+def stream_calls(connection: Connection, since: datetime, until: datetime) -> Iterator[Call]:
+    """The calls that began in a period, half-open, in no order."""
+    at = calls.c.call_time
+    columns = (calls.c[name] for name in Call._fields)
+    yield from map(Call._make, _streamed(connection, select(*columns).where(at >= since, at < until)))
+
+
+def stream_balance_legs(connection: Connection, since: datetime, until: datetime) -> Iterator[BalanceLeg]:
+    """The legs that began in a period, each account's together, in the order of their beginning."""
+    columns = (_leg.account, _leg.call_time, _leg.duration_seconds, _leg.balance)
+    legs = select(*columns).where(_leg.missing_since.is_(None), _began(since, until))
+    yield from map(BalanceLeg._make, _streamed(connection, legs.order_by(_leg.account, _leg.call_time)))
+
+
+def stream_findings(connection: Connection, since: datetime, until: datetime) -> Iterator[Finding]:
+    """What is odd about the calls that began in a period, in the order of checks and requests."""
+    yield from map(Finding._make, _streamed(connection, findings_of(since, until)))
+
+
+def findings_of(since: datetime, until: datetime) -> Select[Any]:
+    """The query of `stream_findings`, which looks each call up by its key.
+
+    A call begins with the earliest of the legs that it has, with the earliest of all where none is left; a
+    request without any leg counts by when it was enqueued.
+    """
+    finding = data_quality.c
+    first = select(func.min(_leg.call_time)).where(
+        _leg.account == finding.account, _leg.request_id == finding.request_id
+    )
+    enqueued = select(_request.enqueued_at).where(
+        _request.account == finding.account, _request.request_id == finding.request_id
+    )
+    began = func.coalesce(
+        first.where(_leg.missing_since.is_(None)).scalar_subquery(),
+        first.scalar_subquery(),
+        enqueued.scalar_subquery(),
+        type_=Instant,
+    )
+    dated = select(data_quality, began.label("began")).subquery().c
+    columns = [dated[name] for name in Finding._fields]
+    return select(*columns).where(dated.began >= since, dated.began < until).order_by(*columns)
+
+
+def count_missing_legs(connection: Connection, since: datetime, until: datetime) -> int:
+    """How many legs of a period a later answer no longer held: the views leave them out."""
+    legs = select(func.count()).where(_leg.missing_since.is_not(None), _began(since, until))
+    return connection.scalar(legs) or 0
+
+
+def count_requests(connection: Connection, since: datetime, until: datetime) -> list[RequestCount]:
+    """The requests that were enqueued in a period, by account and state."""
+    at = _request.enqueued_at
+    counted = (
+        select(_request.account, _request.state, func.count())
+        .where(at >= since, at < until)
+        .group_by(_request.account, _request.state)
+        .order_by(_request.account, _request.state)
+    )
+    return [RequestCount(*row) for row in connection.execute(counted)]
+
+
+def list_waiting(connection: Connection) -> list[Waiting]:
+    """The accounts of which requests wait: all that were enqueued before `since` are finished."""
+    waiting = (
+        select(_request.account, func.count(), func.min(_request.enqueued_at))
+        .where(_request.state.in_((PENDING, RUNNING)))
+        .group_by(_request.account)
+        .order_by(_request.account)
+    )
+    return [Waiting(*row) for row in connection.execute(waiting)]
+
+
+def last_enqueued_at(connection: Connection) -> datetime | None:
+    """When the latest request arrived; None where there never was one."""
+    latest: datetime | None = connection.scalar(select(func.max(_request.enqueued_at)))
+    return latest
+
+
+def last_change_at(connection: Connection) -> datetime | None:
+    """When anything about requests or legs changed last: the instant whose state a report tells."""
+    changes = (connection.scalar(select(func.max(at))) for at in (_request.updated_at, _leg.updated_at))
+    return max((at for at in changes if at is not None), default=None)
+
+
+def _began(since: datetime, until: datetime) -> ColumnElement[bool]:
+    return and_(_leg.call_time >= since, _leg.call_time < until)
+
+
+def _streamed(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Any]]:
+    with connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
+        yield from rows.tuples()

@@ -1,0 +1,1 @@
+"""One question over HTTP: the client of the API, and the HTTP exchange under it."""

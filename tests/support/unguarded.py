@@ -1,0 +1,61 @@
+"""Takes guards out, for negative controls: what a guard is good for shows once it is gone.
+
+Typed as `python unguarded.py WORDS…`, it is `cdr-sync WORDS…` without the fence.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+from sqlalchemy import Engine, event
+
+from etl.cli.main import main
+from etl.db.queue import Held, hold_claims
+from etl.sync import settle as settling
+
+# Words of statements, and what stands in their place without the guard.
+NO_FENCE = {"cdr_requests.state = 'running' AND cdr_requests.lease_token = v.token": "1 = 1"}
+NO_FENCE_LOCK = {" FOR UPDATE OF cdr_requests": "", " FOR UPDATE": ""}
+NO_CLAIM_LOCK = {
+    " FOR NO KEY UPDATE SKIP LOCKED": "",
+    " FOR UPDATE SKIP LOCKED": "",
+    # MySQL's claim is guarded twice.
+    "WHERE state = 'pending' AND id IN": "WHERE id IN",
+    " AND lease_token = %(token)s ORDER": " ORDER",
+}
+NO_SKIPPING = {" SKIP LOCKED": ""}
+NO_INDEX = {"FROM cdr_requests\n": "FROM cdr_requests IGNORE INDEX (ix_cdr_requests_due)\n"}
+NOT_IMMEDIATE = {"BEGIN IMMEDIATE": "BEGIN"}
+
+
+def take_out(target, words):
+    """Have every statement of an engine sent without these words; gives how often each was found."""
+    found = Counter()
+
+    def rewrite(_connection, _cursor, statement, parameters, *_):
+        for old, new in words.items():
+            if old in statement:
+                found[old] += 1
+                statement = statement.replace(old, new)
+        return statement, parameters
+
+    event.listen(target, "before_cursor_execute", rewrite, retval=True)
+    return found
+
+
+def hold_everything(connection, claims):
+    """Takes every claim for one's own."""
+    return Held(hold_claims(connection, claims).now, set(claims), set())
+
+
+def take_out_fence():
+    """Let this process write whatever it brings."""
+    settling.hold_claims = hold_everything
+    take_out(Engine, NO_FENCE)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "cdr-sync"
+    take_out_fence()
+    main()
