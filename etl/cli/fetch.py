@@ -8,25 +8,22 @@ import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.options import account_option
-from etl.errors import CdrSyncError, RedirectedError, RefusedError, RequestError, TransientError, UsageError
+from etl.errors import (
+    ApiUnavailableError,
+    CdrSyncError,
+    CredentialsRefusedError,
+    RedirectedError,
+    RefusedError,
+    RequestError,
+    TransientError,
+    UsageError,
+)
 from etl.redaction import hide_secret_in_bytes
 from etl.request_lists import check_request_id
 
 
 class _NoAnswerError(CdrSyncError):
     """The API gave no valid answer."""
-
-
-class _ApiDownError(CdrSyncError):
-    """The API could not be asked."""
-
-    exit_code = 69
-
-
-class _CredentialsRefusedError(CdrSyncError):
-    """The API knows either the credentials or the request not."""
-
-    exit_code = 77
 
 
 @click.command("fetch")
@@ -59,11 +56,11 @@ def command(app: App, request_id: str, account: str | None) -> None:
         parse_legs(read_answer(reply.status, body), region=settings.default_region)
     except RefusedError as error:
         doubt = "" if is_page(body) else ": the credentials are wrong, or PIOPIY does not know this request"
-        raise _CredentialsRefusedError(f"{error}{doubt}") from None
+        raise CredentialsRefusedError(f"{error}{doubt}") from None
     except RedirectedError as error:
         raise _NoAnswerError(f"{error}; is CDR_SYNC_API_URL right?") from None
     except TransientError as error:
-        raise _ApiDownError(f"no valid answer ({error.reason}): {error}") from None
+        raise ApiUnavailableError(f"no valid answer ({error.reason}): {error}") from None
     except RequestError as error:
         raise _NoAnswerError(f"no valid answer ({error.reason}): {error}") from None
     finally:

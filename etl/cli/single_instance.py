@@ -12,15 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
-from etl.errors import CdrSyncError
-
-
-class AlreadyRunningError(CdrSyncError):
-    """Another run holds the lock."""
-
-    exit_code: ClassVar[int] = 75
+from etl.errors import AlreadyRunningError
 
 
 @contextmanager

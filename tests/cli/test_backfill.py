@@ -9,7 +9,7 @@ import signal
 import pytest
 from support.operators import finish, true_legs, wait_until
 
-from etl.cli.main import progress
+from etl.cli import running as progress
 from etl.simulator import make_request_id
 
 OUTCOMES = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 import pytest
+from support.commands import ALL
 from support.operators import CONSOLE_SCRIPT, PATIENCE
-from test_commands import ALL
 
 from etl.cli import completion
 from etl.cli.options import error_kinds

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 import pytest
+from support.commands import ALL
 from support.operators import PATIENCE
 from support.servers import do_without
-from test_commands import ALL
 
 from etl.settings import SETTING_NAMES, environment_name
 
