@@ -2,7 +2,7 @@
 
 ::
 
-    CdrSyncError                 a failure for a person: reason, remedy, exit code
+    CdrSyncError                 a failure to report: reason, remedy, exit code
     ├── UsageError               what was typed cannot be done                            exit 2
     ├── SettingsError            the configuration is wrong                               exit 78
     ├── SchemaError              the database schema is not the one this version needs    exit 78
@@ -71,9 +71,9 @@ def gravest(codes: Iterable[int]) -> int:
 
 
 class CdrSyncError(Exception):
-    """A failure for a person: what is wrong and where, what to do about it, and the exit code.
+    """A failure to report to the user: what is wrong and where, what to do about it, and the exit code.
 
-    `str()` gives both sentences. Code that needs one of them reads `reason` or `remedy`.
+    `str()` gives both sentences, for printing. Code reads `reason`, `remedy` and `exit_code`.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
@@ -136,9 +136,9 @@ class FailedCheckError(CdrSyncError):
 class RequestError(Exception):
     """Why one request got no valid answer.
 
-    `reason` is the stable word stored as `last_error_kind`; the message is for people and never holds the
+    `reason` is the stable word stored as `last_error_kind`; the message is for people and never contains the
     secret. `http_status` is the status of the answer, if there was one. `is_web_page` says that the body is
-    HTML, so that it may not be the API that answered.
+    HTML, so another server than the API may have answered.
     """
 
     reason: ClassVar[str] = "rejected"

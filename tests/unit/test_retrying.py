@@ -20,7 +20,7 @@ from etl.retrying import Patience, retry_transaction
 
 
 class Clock:
-    """A clock that moves only when somebody sleeps, and records the sleeps."""
+    """A clock that moves only by sleeping, and records the sleeps."""
 
     def __init__(self):
         self.now = 1000.0
