@@ -32,7 +32,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import ClassVar
 
@@ -68,6 +68,22 @@ def gravest(codes: Iterable[int]) -> int:
         return ExitCode.OK
     first = next((code for code in _PRECEDENCE if code in found), None)
     return first if first is not None else max(found)
+
+
+def did_you_mean(name: str, known: Iterable[str], *, most: int = 1, shown: Callable[[str], str] = str) -> str:
+    """The question whether a known name was meant; empty if no name is similar.
+
+    Args:
+        name: what was typed.
+        known: the names that exist.
+        most: how many names to suggest at most.
+        shown: how to print a name, such as `repr`.
+    """
+    from difflib import get_close_matches  # noqa: PLC0415 (needed only for a mistake)
+
+    # Sorted, because the closest name must not depend on the order of a set.
+    alike = get_close_matches(name, sorted(known), n=most)
+    return f"Did you mean {' or '.join(map(shown, alike))}?" if alike else ""
 
 
 class CdrSyncError(Exception):

@@ -124,9 +124,8 @@ def tell_problems(app: App, summary: Summary) -> None:
     for asked in summary.crashed[:1]:
         if asked.crash is not None:
             request = asked.request
-            app.tell_failure(
+            app.report_failure(
                 asked.crash,
-                None,
                 run=summary.run_id,
                 request_id=request.request_id,
                 account=request.account,
