@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import click
 import msgspec
 
@@ -76,8 +78,6 @@ def _failure(error: RequestError) -> CdrSyncError:
 
 def _indented(body: bytes) -> str:
     """The body as it came, indented if it is JSON. Numbers keep their digits, strings their escapes."""
-    try:
+    with suppress(msgspec.DecodeError, RecursionError):  # not JSON
         body = msgspec.json.format(body, indent=2)
-    except (msgspec.DecodeError, RecursionError):  # not JSON
-        pass
     return body.decode(errors="replace")
