@@ -227,7 +227,7 @@ _COUNTS = {
     "claimed": "Claims made",
     "api_calls": "Calls of the API, tries included",
     "done": "Requests that became done",
-    "empty": "Requests that became empty",
+    "without_legs": "Requests that became empty",
     "put_off": "Answers that are not final yet",
     "retried": "Failed claims that will be tried again",
     "released": "Claims given back unjudged",

@@ -333,7 +333,7 @@ def upgrade() -> None:
             comment="Requests that became done",
         ),
         sa.Column(
-            "empty",
+            "without_legs",
             sa.Integer(),
             nullable=False,
             server_default=sa.text("0"),
