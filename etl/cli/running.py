@@ -228,7 +228,13 @@ def _what_came_of(asked: Asked) -> dict[str, object]:
     return {name: value for name, value in came.items() if value is not None}
 
 
-_WORDS = {"done": "done", "put_off": "not final", "retried": "to retry", "dead": "dead", "empty": "empty"}
+_WORDS = {
+    "done": "done",
+    "put_off": "not final",
+    "retried": "to retry",
+    "dead": "dead",
+    "without_legs": "without legs",
+}
 _LINE_SECONDS = 5.0  # from one line to the next, off a terminal
 
 Advance = Callable[[Mapping[str, int]], None]

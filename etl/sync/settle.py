@@ -111,7 +111,7 @@ def settle(
 
 _COUNTED_AS: dict[type[Outcome], str] = {
     Done: "done",
-    Empty: "empty",
+    Empty: "without_legs",
     PutOff: "put_off",
     RetryLater: "retried",
     Dead: "dead",

@@ -36,7 +36,7 @@ SHOWN = 5  # examples, where more would fill a line
 # The outcomes of a claim, in the order of a summary: with what is in hand they add up to the claims.
 OUTCOMES = {
     "done": "done",
-    "empty": "empty",
+    "without_legs": "without legs",
     "put_off": "not final yet",
     "retried": "to be retried",
     "released": "given back",

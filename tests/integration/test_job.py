@@ -213,7 +213,7 @@ def test_the_ledger_accounts_for_every_claim_of_every_run(every_scenario, unexpl
     assert [unexplained(row) for row in rows] == [0] * len(rows)
     assert all(tells_the_truth(summary, every_scenario) for summary in every_scenario.summaries)
     assert sum(row["dead"] for row in rows) == len(BROKEN)
-    assert sum(row["empty"] for row in rows) == 1
+    assert sum(row["without_legs"] for row in rows) == 1
     assert sum(row["done"] for row in rows) == len(every_scenario.rows(cdr_requests, state="done"))
     assert sum(row["legs_inserted"] for row in rows) == len(every_scenario.rows(call_legs))
     assert sum(row["api_calls"] for row in rows) == every_scenario.simulator.total_calls

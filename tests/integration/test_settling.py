@@ -539,7 +539,7 @@ def test_an_id_without_legs_for_long_ends_as_empty(worker, database):
     counts = worker.answered()
     row = database.request("one")
 
-    assert counts == {"empty": 1}
+    assert counts == {"without_legs": 1}
     assert (row["state"], row["fetches"]) == ("empty", 2)
     assert row["finished_at"] is not None
 

@@ -23,7 +23,7 @@ from etl.sync.signals import Stop
 from etl.sync.summary import Limits
 
 a_moment = threading.Event().wait
-OUTCOMES = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")
+OUTCOMES = ("done", "without_legs", "put_off", "retried", "released", "dead", "lost_leases")
 
 
 def numbered(scenario, count):
