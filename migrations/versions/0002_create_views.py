@@ -299,21 +299,21 @@ FROM call_legs WHERE {condition}"""
 FROM cdr_requests WHERE api_count <> leg_count""",
         about_legs("missing_leg", "missing_since IS NOT NULL", "'a later answer does not hold this leg'"),
         about_legs(
-            "b_longer_than_a", IS_LONGER_THAN_A, "'lasts '", "duration_seconds", "' s, longer than leg a'"
+            "b_longer_than_a", IS_LONGER_THAN_A, "'the leg lasts '", "duration_seconds", "' s, longer than leg a'"
         ),
         about_legs(
             "unknown_country",
             f"{present} to_country IS NULL AND {sql.is_number}",
             "'the country of the number called is unknown'",
         ),
-        about_legs("null_rate", f"{present} rate IS NULL", "'has no rate'"),
-        about_legs("null_balance", f"{present} balance IS NULL", "'has no balance'"),
-        about_legs("negative_money", f"{present} rate < 0", "'the rate is '", rate),
-        about_legs("negative_money", f"{present} balance < 0", "'the balance is '", balance),
+        about_legs("null_rate", f"{present} rate IS NULL", "'the leg has no rate'"),
+        about_legs("null_balance", f"{present} balance IS NULL", "'the leg has no balance'"),
+        about_legs("negative_money", f"{present} rate < 0", "'the leg has the rate '", rate),
+        about_legs("negative_money", f"{present} balance < 0", "'the leg has the balance '", balance),
         about_legs(
             "future_time",
             f"{present} {sql.is_in_future}",
-            "'has a time more than 5 minutes after it was first stored'",
+            "'the leg has a time more than 5 minutes after it was first stored'",
         ),
     )
     return "\nUNION ALL\n".join(checks)
