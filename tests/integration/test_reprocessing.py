@@ -232,7 +232,7 @@ def test_a_request_that_is_not_in_the_queue_any_more_has_legs_all_the_same(archi
     ("body", "state", "counted", "settle"),
     [
         (body_of(LEG, B_LEG), "done", "done", 0),
-        (body_of(), "empty", "empty", 0),
+        (body_of(), "empty", "without_legs", 0),
         (body_of(LEG, count=2), "pending", "put_off", 0),
         (body_of(LEG, B_LEG), "pending", "put_off", 10**9),
     ],
