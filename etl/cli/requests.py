@@ -194,7 +194,8 @@ def print_story(story: Mapping[str, Any]) -> None:
         status = f", HTTP {story['last_http_status']}" if story["last_http_status"] else ""
         click.echo(f"Last error: {story['last_error_kind']}{status}: {story['last_error']}")
     for finding in story["findings"]:
-        click.echo(f"Finding: {finding['check_name']}: {finding['detail']}")
+        whose = f" (leg {finding['leg']} to {finding['number'] or 'no number'})" if finding["leg"] else ""
+        click.echo(f"Finding: {finding['check_name']}{whose}: {finding['detail']}")
     click.echo("\nAnswers that differ from the one before:")
     print_table([[answer[name] for name in _ANSWER] for answer in story["responses"]], _ANSWER)
     click.echo("\nLegs:")

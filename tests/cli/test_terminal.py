@@ -15,7 +15,9 @@ from support.terminals import Terminal
 from etl.simulator import make_request_id
 
 WIDE, USUAL, NARROW = 120, 80, 40
-OUTCOMES = r"(\d[\d,]*) (?:done|empty|not final yet|to be retried|given back|dead|taken over by others)"
+OUTCOMES = (
+    r"(\d[\d,]*) (?:done|without legs|not final yet|to be retried|given back|dead|taken over by others)"
+)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from etl.cli.main import cli
 
 STATES = ("pending", "running", "done", "empty", "dead", "cancelled")
-OUTCOMES = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")
+OUTCOMES = ("done", "without_legs", "put_off", "retried", "released", "dead", "lost_leases")
 CRASHED = "bug in cdr-sync"
 GOOD = b'{"code": 200, "count": 0, "cdr": []}'
 MALFORMED = b'{"code": 200, "count": 1, "cdr": [5]}'
