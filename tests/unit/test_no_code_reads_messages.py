@@ -1,9 +1,9 @@
 """No code decides by the text of an error: what a caller must know is an attribute, such as `is_web_page`.
 
 Texts of errors are `str(error)`, `error.args`, and `reason` or `remedy` of a `CdrSyncError`. They may be
-printed, stored, cut at a line break and passed on, but not compared, searched or split. The stable words of a `RequestError`
-(`error.reason`, such as "timeout") may be compared. Errors of foreign libraries that are reached by an
-attribute, such as `error.orig`, are not ours.
+printed, stored, cut at a line break and passed on, but not compared, searched or split. The stable words
+of a `RequestError` (`error.reason`, such as "timeout") may be compared. Errors of foreign libraries that are
+reached by an attribute, such as `error.orig`, are not ours.
 """
 
 from __future__ import annotations
