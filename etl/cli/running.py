@@ -139,9 +139,8 @@ def report_problems(app: App, summary: Summary) -> None:
             "not stored. If this happens often, raise CDR_SYNC_LEASE."
         )
     for one in summary.crashed[:1]:
-        app.tell_failure(
+        app.report_failure(
             one.crash,
-            None,
             run=summary.run_id,
             request_id=one.request.request_id,
             account=one.request.account,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
-from etl.cli.app import App, pass_app
+from etl.cli.app import App, only_one, pass_app
 from etl.cli.monitoring import monitored
 from etl.cli.naming import require_known, tell_of_unknown_label
 from etl.cli.options import (
@@ -66,7 +66,7 @@ def command(
     from etl.sync.summary import Limits  # noqa: PLC0415
 
     # A run that leaves since another one is at work has not begun: its monitoring hears nothing of it.
-    alone = _only_one(app) if single_instance else nullcontext()
+    alone = only_one(app.settings.database_url) if single_instance else nullcontext()
     with alone, monitored(app) as run:
         summary = _run(app, app.accounts(account), Limits(most, time_limit, batch))
         run.summary, run.text = summary, summary_text(summary)
@@ -79,12 +79,6 @@ def command(
             with app.reading() as connection:
                 tell_of_unknown_label(app, connection, batch)
         raise click.exceptions.Exit(summary.exit_code)
-
-
-def _only_one(app: App) -> AbstractContextManager[None]:
-    from etl.cli.single_instance import only_one  # noqa: PLC0415
-
-    return only_one(app.settings.database_url)
 
 
 def _run(app: App, accounts: list[Account], limits: Limits) -> Summary:
