@@ -85,6 +85,7 @@ def test_runs_show_tells_what_a_killed_run_left_behind_and_what_became_of_that(s
         " expires\n"
     )
     assert listed.rstrip().endswith("3 = 3 unfinished when it was killed")
-    assert taken_back.endswith(" = 3 unfinished when it was killed; all of these have been reclaimed\n")
+    sum_of_claims = "3 = 3 unfinished when it was killed"
+    assert taken_back.endswith(f"\nClaims: {sum_of_claims}; all of these have been reclaimed\n")
     assert [(run["unsettled"], run["held"]) for run in map(json.loads, (before, after))] == [(3, 3), (3, 0)]
     assert {row["reclaims"] for row in site.rows(cdr_requests)} == {0, 1}
