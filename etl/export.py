@@ -12,9 +12,9 @@ CSV follows RFC 4180, in UTF-8. After OWASP's advice on CSV injection, text gets
 `stored_text` removes these apostrophes and returns exactly what is stored. Amounts and counts are numbers and
 stay as they are, also negative ones.
 
-Parquet has instants in UTC to the microsecond, each column's comment, and money as decimal(38, 18), the widest
-type that readers take as a decimal: DuckDB reads a wider one as an inexact double. A sum of amounts that each
-fit can be too large for it; then the export ends with an error that names the row.
+Parquet has instants in UTC to the microsecond, each column's comment, and money as decimal(38, 18): the
+widest type that readers take as a decimal. DuckDB reads a wider one as an inexact double. A sum of amounts
+that each fit can be too large for it; then the export ends with an error that names the row.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from etl.sync.signals import exit_on_sigterm
 
 @click.command("export")
 @click.argument("subject", type=click.Choice(["legs", "calls"]))
-@period_options(since="Only calls that begin at T or later.", until="Only calls that begin before T.")
+@period_options(since="Only calls at T or later.", until="Only calls before T.")
 @account_option
 @click.option(
     "--format",
