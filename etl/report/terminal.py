@@ -83,6 +83,7 @@ def _print_key_figures(console: Console, traffic: Traffic) -> None:
             for name, tally in tallies
         ],
     )  # fmt: skip
+    console.print()
     _print_table(
         console,
         ("account", "billed rates", "legs", "without rate", "answered, duration unknown"),
