@@ -2,7 +2,7 @@
 
 CSV follows RFC 4180, in UTF-8. After OWASP's advice on CSV injection, text gets an apostrophe in front if it
 
-- begins like a formula, whoever sent it, or with an apostrophe, a tab or a line break;
+- begins like a formula, from any sender, or with an apostrophe, a tab or a line break;
 - is what a spreadsheet reads as a number, date, time, amount or boolean, and then shows or saves differently:
   `0447`, `12-11`, `5/6`, `1.5e10`, `Mar-21`, `TRUE`, blanks around a number, and any number of 12 digits or
   more, which Excel saves as 9.1E+11. Of the names of months and booleans, only the English ones are covered;
@@ -163,7 +163,7 @@ def stored_text(cell: str) -> str:
 
 
 def _instant(value: datetime) -> str:
-    """ISO 8601, always with microseconds, so that sorting the text sorts by time."""
+    """ISO 8601, always with microseconds: sorting the text sorts by time."""
     return f"{value.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
@@ -235,7 +235,7 @@ class ParquetWriter:
         self._writer.close()
 
     def abandon(self) -> None:
-        """Write no index, so that half a file does not look whole; pyarrow would write it when collected."""
+        """Write no index, or half a file would look whole; pyarrow would write one when collected."""
         self._writer.is_open = False
 
     def _array(self, position: int, values: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Any:

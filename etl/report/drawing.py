@@ -102,9 +102,9 @@ def draw_days(days: Mapping[date, Tally], period: Period) -> str:
 def draw_talk_times(labels: Sequence[str], counts: Sequence[int]) -> str:
     """Answered calls by range of talk time."""
     with _figure(2.7) as (figure, axes):
-        places = range(len(labels))
-        axes.barh(places, counts, facecolor=SERIES[0], height=0.8)
-        axes.set_yticks(places, labels)
+        rows = range(len(labels))
+        axes.barh(rows, counts, facecolor=SERIES[0], height=0.8)
+        axes.set_yticks(rows, labels)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x")
@@ -112,10 +112,8 @@ def draw_talk_times(labels: Sequence[str], counts: Sequence[int]) -> str:
         axes.set_xlim(0, max(1, *counts) * 1.12)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        for place, count in zip(places, counts, strict=True):
-            axes.annotate(
-                f"{count:,}", (count, place), (3, 0), textcoords="offset points", va="center", size=8
-            )
+        for row, count in zip(rows, counts, strict=True):
+            axes.annotate(f"{count:,}", (count, row), (3, 0), textcoords="offset points", va="center", size=8)
         return _svg(figure, "talk-times")
 
 
@@ -137,7 +135,8 @@ def draw_spend(spend: Mapping[date, Mapping[str, Decimal | None]], period: Perio
 def draw_balance(balance: Balance, period: Period, name: str) -> str:
     """An account's balance over time, with a triangle at each of the largest top-ups."""
     with _figure(2.7) as (figure, axes):
-        axes.plot([at for at, _ in balance.curve], [float(amount) for _, amount in balance.curve],
+        points = balance.curve.values()
+        axes.plot([at for at, _ in points], [float(amount) for _, amount in points],
                   drawstyle="steps-post", color=SERIES[0], linewidth=1.2)  # fmt: skip
         if balance.largest_top_ups:
             axes.plot([one.at for one in balance.largest_top_ups],
@@ -152,11 +151,11 @@ def draw_balance(balance: Balance, period: Period, name: str) -> str:
         return _svg(figure, name)
 
 
-def _stack(axes: Axes, places: Any, series: Mapping[str, Sequence[float]], *, width: float) -> None:
-    bottom = [0.0] * len(places)
+def _stack(axes: Axes, x: Any, series: Mapping[str, Sequence[float]], *, width: float) -> None:
+    bottom = [0.0] * len(x)
     for number, (label, values) in enumerate(series.items()):
         colour = SERIES[number] if label and number < len(SERIES) else _REST
-        axes.bar(places, values, bottom=bottom, width=width, facecolor=colour)
+        axes.bar(x, values, bottom=bottom, width=width, facecolor=colour)
         bottom = [low + value for low, value in zip(bottom, values, strict=True)]
 
 

@@ -353,12 +353,8 @@ class Balance:
     small_rises: int = 0  # rises of less than LEAST_TOP_UP
     risen: Decimal = Decimal(0)  # their sum
     largest_top_ups: list[Rise] = field(default_factory=list)  # by time
-    slots: dict[int, tuple[datetime, Decimal]] = field(default_factory=dict)  # the last balance of each slot
-
-    @property
-    def curve(self) -> Sequence[tuple[datetime, Decimal]]:
-        """At most a few hundred points of time and balance, by time."""
-        return list(self.slots.values())
+    # By time: the last balance of each of some hundred slots of equal length, and when it was reached.
+    curve: dict[int, tuple[datetime, Decimal]] = field(default_factory=dict)
 
     def add(self, at: datetime, amount: Decimal, *, slot: int) -> None:
         """Add the balance after the next leg."""
@@ -368,7 +364,7 @@ class Balance:
             self._add_rise(Rise(at, self.last, amount))
         self.lowest = min(self.lowest, amount)
         self.last = amount
-        self.slots[slot] = (at, amount)
+        self.curve[slot] = (at, amount)
 
     def _add_rise(self, rise: Rise) -> None:
         if rise.amount < LEAST_TOP_UP:

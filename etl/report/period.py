@@ -132,7 +132,7 @@ def choose_period(
 
 
 def _days_before(end: datetime) -> datetime:
-    """The default start, by the clock on the wall, so that it is at midnight if the end is."""
+    """The default start, by wall-clock time: at midnight if the end is."""
     ordinal = end.toordinal() - _DEFAULT_DAYS
     if ordinal < 1:
         raise UsageError(

@@ -12,18 +12,8 @@ from etl.cdr.masking import masked_detail, masked_number, masked_text
 from etl.db import streams
 from etl.db.dialects import database_now
 from etl.db.figures import dead_by_error_kind
-from etl.report.figures import (
-    NO_MASK,
-    Balance,
-    Check,
-    Coverage,
-    Mask,
-    Traffic,
-    count_findings,
-    coverage_of,
-    follow_balances,
-    tally_calls,
-)
+from etl.report import figures
+from etl.report.figures import Balance, Check, Coverage, Mask, Traffic
 from etl.report.period import Period, choose_period, read_zone
 
 if TYPE_CHECKING:
@@ -69,9 +59,9 @@ def read_report(
     period = choose_period(since, until, zone=zone, zone_name=zone_name, now=database_now(connection))
     bounds = (period.since, period.until)
     masks = (partial(masked, region=region) for masked in (masked_number, masked_text, masked_detail))
-    mask = Mask(*masks) if is_masked else NO_MASK
+    mask = Mask(*masks) if is_masked else figures.NO_MASK
     as_of = streams.last_change_at(connection)
-    coverage = coverage_of(
+    coverage = figures.coverage_of(
         period,
         streams.count_requests(connection, *bounds),
         streams.list_waiting(connection),
@@ -83,8 +73,8 @@ def read_report(
         period=period,
         as_of=as_of and as_of.astimezone(zone),
         coverage=coverage,
-        traffic=tally_calls(streams.stream_calls(connection, *bounds), period, mask=mask),
-        checks=count_findings(streams.stream_findings(connection, *bounds), mask=mask),
-        balances=follow_balances(streams.stream_balance_legs(connection, *bounds), period),
+        traffic=figures.tally_calls(streams.stream_calls(connection, *bounds), period, mask=mask),
+        checks=figures.count_findings(streams.stream_findings(connection, *bounds), mask=mask),
+        balances=figures.follow_balances(streams.stream_balance_legs(connection, *bounds), period),
         is_masked=is_masked,
     )

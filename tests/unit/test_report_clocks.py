@@ -98,7 +98,7 @@ def test_a_balance_curve_goes_forward_in_time_through_a_change(near, length):
         [BalanceLeg("default", at, 0, Decimal(100 - n)) for n, at in enumerate(ends)],
         period_of(zone, begin, length),
     )
-    curve = balance.curve
+    curve = list(balance.curve.values())
 
     assert [at.astimezone(UTC) for at, _ in curve] == sorted({at.astimezone(UTC) for at, _ in curve})
     assert curve[-1][1] == balance.last == 51
