@@ -22,12 +22,11 @@ from etl.cli.options import (
 )
 from etl.cli.output import counted, print_json, print_table
 from etl.cli.running import summary_document, summary_text, tell_problems, work
-from etl.cli.tracing import traced
 from etl.db.states import LANES
 
 if TYPE_CHECKING:
     from etl.settings import Account
-    from etl.sync.summary import Limits, Observer, Summary
+    from etl.sync.summary import Limits, Summary
 
 
 @click.command("sync")
@@ -66,12 +65,11 @@ def command(
         return
     from etl.sync.summary import Limits  # noqa: PLC0415
 
-    # A run that leaves since another one is at work has not begun: its monitoring hears nothing of it.
+    # A run that exits because another one is active has not begun: its monitoring reports nothing.
     alone = _only_one(app) if single_instance else nullcontext()
-    with alone, monitored(app) as run, traced(app, "sync") as trace:
-        summary = _run(app, app.accounts(account), Limits(most, time_limit, batch), trace.observers)
+    with alone, monitored(app) as run:
+        summary = _run(app, app.accounts(account), Limits(most, time_limit, batch))
         run.summary, run.text = summary, summary_text(summary)
-        trace.summary = summary
         tell_problems(app, summary)
         if as_json:
             print_json(summary_document(summary))
@@ -89,13 +87,13 @@ def _only_one(app: App) -> AbstractContextManager[None]:
     return only_one(app.settings.database_url)
 
 
-def _run(app: App, accounts: list[Account], limits: Limits, observers: tuple[Observer, ...]) -> Summary:
+def _run(app: App, accounts: list[Account], limits: Limits) -> Summary:
     from etl.db.idle import run_if_idle  # noqa: PLC0415
     from etl.sync.summary import Summary  # noqa: PLC0415
 
     names = [one.name for one in accounts]
     idle_run = run_if_idle(app.settings.database_url, names, batch=limits.batch)
-    return Summary(idle_run) if idle_run else work(app, accounts, limits, observers=observers)
+    return Summary(idle_run) if idle_run else work(app, accounts, limits)
 
 
 def _tell_what_is_due(

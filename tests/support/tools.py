@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from etl.cli.main import cli
 from etl.db.figures import QueueFigures
-from etl.monitoring.metrics import EndedRun, metrics_text
+from etl.monitoring import EndedRun, metrics_text
 from etl.settings import load_settings
 from etl.sync.summary import Summary
 from support.servers import do_without
