@@ -6,9 +6,10 @@ they are used, so that an idle run without them stays quick.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -144,7 +145,7 @@ class HealthCheck:
     def _ping(self, step: str, body: str) -> int:
         import requests  # noqa: PLC0415 (an idle run without a health check does not load it)
 
-        with requests.Session() as session:
+        with _untraced(), requests.Session() as session:
             session.trust_env = False  # no proxy and no password from the environment
             session.headers["User-Agent"] = f"piopiy-cdr-sync/{__version__}"
             response = session.request(
@@ -158,6 +159,15 @@ class HealthCheck:
             )
             with response:
                 return response.status_code
+
+
+def _untraced() -> AbstractContextManager[None]:
+    """Keep the URL, which is a secret, out of a trace that `opentelemetry-instrument` makes."""
+    if "opentelemetry.instrumentation.utils" not in sys.modules:
+        return nullcontext()
+    from opentelemetry.instrumentation.utils import suppress_http_instrumentation  # noqa: PLC0415 (optional)
+
+    return suppress_http_instrumentation()
 
 
 def _address(url: str, step: str, parameter: str) -> str:
