@@ -67,7 +67,7 @@ def variables_in(text):
 def parse_command(words):
     """Parse what stands after `cdr-sync` as the real command line does; gives its options by name."""
     command, rest = cli, list(words)
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and not (rest and rest[0].startswith("-")):
         name, *rest = rest
         command = command.get_command(click.Context(command), name)
         assert command is not None, f"there is no command {name!r}"
