@@ -231,8 +231,8 @@ ORDER BY check_name, account, request_id, leg""",
 # --- The dashboard -------------------------------------------------------------------------------------
 
 # The plugin puts a metric's value into the page as HTML, and the API could send any text. So metrics show our
-# own counts only; everything else is in charts, which draw it. The plugin leaves out a part in `[[ … ]]` if its
-# filter is empty.
+# own counts only; everything else is in charts, which draw it. Of a query, the plugin leaves out a part in
+# `[[ … ]]` if its filter is empty.
 _SINCE = f"COALESCE([[ date(:since), ]] date((SELECT MAX(call_time) FROM call_legs), '-{DAYS - 1} days'), '')"
 _UNTIL = "COALESCE([[ date(:until), ]] date((SELECT MAX(call_time) FROM call_legs), '+1 day'), '')"
 _CALLS = f"FROM calls WHERE call_time >= {_SINCE} AND call_time < {_UNTIL} [[ AND account = :account ]]"
