@@ -259,6 +259,9 @@ def _opened(url: str) -> Iterator[Engine]:
 
 def _database_failure(check: str, error: Exception) -> Finding:
     """What an error means for the step that raised it; a fault of this program is raised again."""
+    if isinstance(error, SettingsError) and error.remedy:
+        remedy = f"{error.remedy}. The setting is database_url (CDR_SYNC_DATABASE_URL)"
+        return _failed(check, error.reason, remedy=remedy, code=error.exit_code)
     if isinstance(error, CdrSyncError):
         remedy = "Set database_url (CDR_SYNC_DATABASE_URL) to a database that cdr-sync can use"
         return _raised(check, error, remedy=remedy)

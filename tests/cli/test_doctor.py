@@ -316,11 +316,11 @@ def test_the_known_good_request_is_found_in_every_database(operator, database_ur
 @pytest.mark.parametrize(
     ("change", "found", "remedy"),
     [
-        ("UPDATE alembic_version SET version_num = '0001'", "behind", "cdr-sync db upgrade"),
+        ("UPDATE alembic_version SET version_num = '0001'", "older", "cdr-sync db upgrade"),
         ("UPDATE alembic_version SET version_num = '9999'", "newer", "Upgrade cdr-sync"),
         ("DROP TABLE alembic_version", "no tables", "cdr-sync db upgrade"),
     ],
-    ids=["behind", "ahead", "missing"],
+    ids=["older", "newer", "missing"],
 )
 def test_a_schema_of_another_version_exits_78(operator, engine, change, found, remedy):
     with engine.begin() as connection:
