@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.health_checks import SECRET, health_check
-from support.operators import CONSOLE_SCRIPT, finish
+from support.operators import CONSOLE_SCRIPT, finish, wait_until
 
 INSTRUMENT = Path(sys.executable).with_name("opentelemetry-instrument")
 
@@ -59,8 +59,8 @@ def collector():
         thread.join()
 
 
-def run_instrumented(operator, collector, *words, **environment):
-    """Run `opentelemetry-instrument cdr-sync …` as docs/operate.md describes it."""
+def start_instrumented(operator, collector, *words, **environment):
+    """Start `opentelemetry-instrument cdr-sync …` as docs/operate.md describes it."""
     settings = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
@@ -69,7 +69,15 @@ def run_instrumented(operator, collector, *words, **environment):
         "CDR_SYNC_SETTLE": "0",
     }
     program = (str(INSTRUMENT), CONSOLE_SCRIPT)
-    return finish(operator.start(*words, program=program, **settings, **environment))
+    return operator.start(*words, program=program, **settings, **environment)
+
+
+def run_instrumented(operator, collector, *words, **environment):
+    return finish(start_instrumented(operator, collector, *words, **environment))
+
+
+def exit_code_in(span):
+    return {one.key: one.value.int_value for one in span.attributes}["process.exit.code"]
 
 
 def test_a_run_is_one_trace_of_its_api_calls_and_its_statements(operator, simulator, collector):
@@ -78,11 +86,10 @@ def test_a_run_is_one_trace_of_its_api_calls_and_its_statements(operator, simula
     spans = collector.spans()
     (run,) = [span for span in spans if not span.parent_span_id]
     names = Counter(span.name.split()[0] for span in spans if span is not run)
-    attributes = {one.key: one.value for one in run.attributes}
 
     assert (finished.code, finished.stdout, len(finished.events)) == (65, "", 1)
     assert operator.states() == {"done": 1, "dead": 1, "pending": 1}
-    assert (run.name, attributes["process.exit.code"].int_value) == ("sync", 65)
+    assert (run.name, exit_code_in(run)) == ("sync", 65)
     assert {(span.trace_id, span.parent_span_id) for span in spans if span is not run} == {
         (run.trace_id, run.span_id)
     }
@@ -105,6 +112,19 @@ def test_a_trace_holds_no_secret_no_request_id_and_no_phone_number(operator, sim
     assert numbers
     assert "cdr_requests" in sent
     assert [word for word in (SECRET, simulator.secret, "answered-1", *numbers) if word in sent] == []
+
+
+def test_a_run_stopped_by_a_signal_sends_its_trace(operator, simulator, collector):
+    simulator.latency = 0.05
+    operator.type("enqueue", *(f"answered-{number}" for number in range(100)))
+    process = start_instrumented(operator, collector, "sync")
+    wait_until(lambda: simulator.total_calls >= 5)
+    process.terminate()
+    finished = finish(process)
+    (run,) = [span for span in collector.spans() if not span.parent_span_id]
+
+    assert (finished.code, finished.all) == (143, "")
+    assert exit_code_in(run) == 143
 
 
 def test_an_idle_run_is_a_span_without_statements(operator, collector):
