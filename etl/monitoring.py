@@ -101,19 +101,11 @@ class HealthCheck:
     Args:
         url: the check's URL, to which `/start` or the exit code is added.
         proxy: the URL of an HTTP proxy; nothing is taken from the environment.
-        last_seconds: how long `finish` waits for all pings.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        proxy: str | None = None,
-        last_seconds: float = LAST_SECONDS,
-    ) -> None:
+    def __init__(self, url: str, *, proxy: str | None = None) -> None:
         self._url = url
         self._proxies = {"http": proxy, "https": proxy} if proxy else {}
-        self._last_seconds = last_seconds
         self._run = uuid4()  # by which the check matches an end with its start
         self._pings: SimpleQueue[tuple[str, str] | None] = SimpleQueue()
         self._failures: list[str] = []
@@ -128,7 +120,7 @@ class HealthCheck:
         """Report how the run ended, within seconds; returns why pings failed, without the URL."""
         self._pings.put((str(exit_code), text))
         self._pings.put(None)
-        self._thread.join(self._last_seconds)
+        self._thread.join(LAST_SECONDS)
         late = ["it did not answer in time"] if self._thread.is_alive() else []
         return [*self._failures, *late]
 
