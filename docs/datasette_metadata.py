@@ -20,7 +20,6 @@ from etl.db.views import view_metadata
 
 TARGET = Path(__file__).parent.parent / "etl" / "datasette.json"
 DATABASE = "{database}"
-WITHOUT_LEGS = "empty"  # the column of sync_coverage that counts requests that ended without legs
 
 # --- Questions: queries with parameters ------------------------------------------------------------------
 
@@ -191,8 +190,8 @@ ORDER BY account, call_time, leg, to_number, occurrence""",
         "can grow. No rows mean that nothing is missing.",
         _ACCOUNT,
         f"""
-SELECT day, account, asked, done, {WITHOUT_LEGS}, waiting, dead, cancelled, legs,
-    round(100.0 * (done + {WITHOUT_LEGS} + cancelled) / asked, 2) AS complete_percent
+SELECT day, account, asked, done, without_legs, waiting, dead, cancelled, legs,
+    round(100.0 * (done + without_legs + cancelled) / asked, 2) AS complete_percent
 FROM sync_coverage
 WHERE waiting + dead > 0 AND {_OF_ACCOUNT}
 ORDER BY day DESC, account""",
@@ -221,7 +220,7 @@ ORDER BY hour, account""",
         "Requests and legs that look wrong, each with the check that found it.",
         {"check_name": "such as count_mismatch; empty for all", **_ACCOUNT},
         f"""
-SELECT check_name, account, request_id, leg, detail
+SELECT check_name, account, request_id, leg, number, detail
 FROM data_quality
 WHERE (:check_name = '' OR check_name = :check_name) AND {_OF_ACCOUNT}
 ORDER BY check_name, account, request_id, leg""",
@@ -249,7 +248,7 @@ _DAY = {
 }
 _STATES = {
     "done": "#4c9f70",
-    WITHOUT_LEGS: "#b8c4bb",
+    "without_legs": "#b8c4bb",
     "cancelled": "#8d99ae",
     "waiting": "#f2b134",
     "dead": "#c8553d",
@@ -287,7 +286,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def _metrics() -> dict[str, Chart]:
-    complete = f"COALESCE(round(100.0 * SUM(done + {WITHOUT_LEGS} + cancelled) / SUM(asked), 1), 100)"
+    complete = "COALESCE(round(100.0 * SUM(done + without_legs + cancelled) / SUM(asked), 1), 100)"
     return {
         "complete": _metric("Requests that are settled", f"{complete} AS figure {_REQUESTS}", suffix=" %"),
         "waiting": _metric("Requests still waiting", f"COALESCE(SUM(waiting), 0) AS figure {_REQUESTS}"),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from etl.cdr.answers import read_answer
-from etl.cdr.breaker import Judgement, judge_canary
+from etl.cdr.breaker import Verdict, judge_canary
 from etl.cdr.parsing import parse_legs
 from etl.db import SCHEMA_REVISION
 from etl.db.accounts import read_account
@@ -331,8 +331,8 @@ def _check_api(settings: Settings, account: Account, canary: str | None) -> Find
     except SettingsError as wrong:
         remedy = "Correct api_url (CDR_SYNC_API_URL) or proxy (CDR_SYNC_PROXY)"
         return _raised("api", wrong, remedy=remedy, account=account.name)
-    judgement = _judge(error, has_canary=canary is not None)
-    return _api_finding(judgement, error, account.name, urlsplit(settings.api_url).hostname or "")
+    verdict = _judge(error, has_canary=canary is not None)
+    return _api_finding(verdict, error, account.name, urlsplit(settings.api_url).hostname or "")
 
 
 def _ask(settings: Settings, account: Account, request_id: str) -> RequestError | None:
@@ -351,24 +351,24 @@ def _ask(settings: Settings, account: Account, request_id: str) -> RequestError 
     return None
 
 
-def _judge(error: RequestError | None, *, has_canary: bool) -> Judgement:
+def _judge(error: RequestError | None, *, has_canary: bool) -> Verdict:
     match error:
         case RateLimitedError():
-            return Judgement.UNDECIDED
+            return Verdict.HOLD
         case NotFoundError() | RejectedError() if not has_canary:
-            return Judgement.UNDECIDED
+            return Verdict.HOLD
     return judge_canary(error)
 
 
-def _api_finding(judgement: Judgement, error: RequestError | None, account: str, host: str) -> Finding:
-    match judgement:
-        case Judgement.OWN:
+def _api_finding(verdict: Verdict, error: RequestError | None, account: str, host: str) -> Finding:
+    match verdict:
+        case Verdict.COUNT:
             return _ok("api", f"{host} answers and accepts the credentials", account=account)
-        case Judgement.UNDECIDED:
+        case Verdict.HOLD:
             found = f"{host} answers; could not verify the credentials ({error})"
             remedy = f"Fetch a request that PIOPIY has: `cdr-sync fetch ID --account {account}`"
             return _warning("api", found, remedy=remedy, account=account)
-        case Judgement.REFUSED:
+        case Verdict.REFUSED:
             found = f"{host} refuses the credentials ({error})"
             remedy = "Compare the account's app_id and secret with those that PIOPIY shows"
             return _failed("api", found, remedy=remedy, code=ExitCode.CREDENTIALS_REFUSED, account=account)

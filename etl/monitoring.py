@@ -25,7 +25,7 @@ from etl.errors import ExitCode
 from etl.log import Log
 from etl.settings import Settings, expanded
 from etl.sync.signals import exit_on_sigterm
-from etl.sync.summary import CLASSES, OUTCOMES, Summary
+from etl.sync.summary import LATENCY_CLASSES, OUTCOMES, Summary
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -252,7 +252,7 @@ def metrics_text(run: EndedRun, queue: QueueFigures | None, *, last_success_at: 
                 yield family
             if run.summary is not None:
                 latency = run.summary.latency
-                limits = (*(str(limit) for limit in CLASSES), "+Inf")
+                limits = (*(str(limit) for limit in LATENCY_CLASSES), "+Inf")
                 yield core.HistogramMetricFamily(
                     "cdr_sync_last_run_api_call_seconds",
                     "How long the API calls of the last run took, failed ones included.",

@@ -192,7 +192,7 @@ def test_a_file_that_is_not_read_because_the_value_itself_is_set_is_a_warning(op
 
     assert (examined.code, examined.problems) == (0, {"configuration": "warning"})
     assert examined.found("configuration").splitlines()[-1:] == [
-        "PIOPIY_SECRET_FILE is not read, since PIOPIY_SECRET is set too"
+        "PIOPIY_SECRET_FILE is not read, because PIOPIY_SECRET is set too"
     ]
     assert (alone.code, alone.problems) == (0, {})
 
@@ -202,7 +202,7 @@ def test_variables_that_are_not_settings_are_a_warning_among_others(operator):
 
     assert (examined.code, examined.problems) == (0, {"configuration": "warning"})
     assert examined.found("configuration").splitlines()[1:] == [
-        "there is no setting CDR_SYNC_WORKER: did you mean CDR_SYNC_WORKERS?",
+        "there is no setting CDR_SYNC_WORKER. Did you mean CDR_SYNC_WORKERS?",
         "there is no setting CDR_SYNC_ZZZ",
     ]
     assert examined.remedy("configuration").endswith("; Unset or rename the variables that are not settings")

@@ -19,9 +19,8 @@ from support.tools import (
     written_metrics,
 )
 
-from etl.cli.single_instance import AlreadyRunningError
 from etl.db import queue
-from etl.errors import CdrSyncError, RequestError
+from etl.errors import AlreadyRunningError, CdrSyncError, RequestError
 from etl.sync import settle
 from etl.sync.summary import Summary
 
