@@ -62,6 +62,7 @@ wheel: $(VENV)/.dev
 # What docs and manual pages say of commands, tables and queries, made from them: tests tell when it is old.
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/datasette_metadata.py
 	$(BIN)/python man/generate.py
 
 benchmark: $(VENV)/.dev
