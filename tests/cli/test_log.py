@@ -59,7 +59,7 @@ def test_a_verbose_run_logs_that_even_the_canary_got_no_answer(operator, simulat
     simulator.outage = "error_500"
     operator.type("enqueue", *(f"answered-{number}" for number in range(6)))
     *requests, last = lines_of(operator.type("--verbose", "sync"))
-    (canary,) = (line for line in requests if line["event"].startswith("A request that is known to be good"))
+    (canary,) = (line for line in requests if line["event"].startswith("A request known to be good"))
 
     assert canary["event"].endswith("does not answer either")
     assert (canary["request_id"], canary["error_kind"], canary["run"]) == (
