@@ -25,7 +25,6 @@ _RATES = (39, 39, 39, 45, 60, 120)  # hundredths of the account's currency
 _SERIES = (98400, 99400, 90030, 91760, 94440, 97890, 96770, 81220, 73580, 63800)
 # The ranges that the United States and the United Kingdom reserve for fiction, and two others.
 _ABROAD = (1_415_555_0100, 44_20_7946_0000, 971_50_123_4500, 49_1512_3456700)
-_NATIONAL_DIGITS = 10
 
 
 def digest_of(request_id: str, seed: int) -> bytes:
@@ -129,9 +128,4 @@ def as_text(leg: SentLeg) -> SentLeg:
 
 def _dialled(number: int) -> str:
     """Write a number as similar APIs do: with its trunk zero, or with a blank in place of the plus."""
-    return f"0{number}" if len(str(number)) == _NATIONAL_DIGITS else f" {number}"
-
-
-def lengthen_last(legs: list[SentLeg]) -> list[SentLeg]:
-    """Return the legs with a second more in the last one."""
-    return [*legs[:-1], {**legs[-1], "duration": legs[-1]["duration"] + 1}]
+    return f"0{number}" if number < 10**10 else f" {number}"

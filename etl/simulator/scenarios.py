@@ -184,7 +184,8 @@ CHANGING: Mapping[str, Scenario] = {
     "shrinking": Scenario("All legs on the first ask, one less later; the call has just ended.",
         calls.several_b, lambda legs, asked: legs[1:] if asked else legs, has_just_ended=True),
     "changing": Scenario("Leg a is a second longer from the second ask on; the call has just ended.",
-        alter=lambda legs, asked: calls.lengthen_last(legs) if asked else legs, has_just_ended=True),
+        has_just_ended=True,
+        alter=lambda legs, asked: [*legs[:-1], {**legs[-1], "duration": legs[-1]["duration"] + bool(asked)}]),
 }
 # Failures that never end.
 BROKEN: Mapping[str, Scenario] = {
@@ -286,16 +287,10 @@ def legs_at(
     asked_before: int = FINAL,
     first_asked: float | None = None,
 ) -> list[SentLeg]:
-    """Return the legs of an ID in the scenario `name`.
+    """Return the legs of an ID in the scenario `name` after so many asks; by default, the final legs.
 
-    Args:
-        name: the scenario.
-        request_id: the ID in question.
-        seed: what the invented calls depend on.
-        epoch: the end of the days of the calls, in epoch seconds.
-        days: the number of days on which the calls take place.
-        asked_before: how often the ID was asked for before; the default gives the final legs.
-        first_asked: when the ID was first asked for, in epoch seconds; a call that has just ended ended then.
+    The call takes place on one of the `days` before `epoch`. If the scenario says that it has just ended, it
+    ended when the ID was `first_asked` for. Both instants are epoch seconds.
     """
     scenario = SCENARIOS[name]
     dice = calls.Dice(calls.digest_of(request_id, seed)[6:])

@@ -55,9 +55,7 @@ class Simulator:
     Any thread may change its attributes while it answers.
     """
 
-    auth_error_form: Literal["body", "http"] = (
-        "body"  # wrong credentials get code 404 in the body, or HTTP 404
-    )
+    auth_error_form: Literal["body", "http"] = "body"  # where wrong credentials get their code 404
     failures = 1  # how many asks a `flaky_` scenario fails before it succeeds
     retry_after: float | str = 1  # the `Retry-After` of `rate_limited`: seconds, or an HTTP date
     redirect_to = "/elsewhere"  # the `Location` of `redirect`
@@ -79,17 +77,17 @@ class Simulator:
         days: int = 1,
         clock: Callable[[], float] = wall_clock,
     ) -> None:
-        """Prepare a simulator; nothing listens before `start`.
+        """Prepare a simulator; `start` makes it listen.
 
         Args:
             port: where to listen; 0 chooses a free port at the first start.
             seed: what the invented calls depend on.
             latency: seconds before each answer.
-            weights: the mix of scenarios.
-            accounts: the secret of each further app ID.
-            epoch: the end of the days of the calls, in epoch seconds; by default the present.
-            days: the number of days on which the calls take place.
-            clock: gives the present, in epoch seconds.
+            weights: the mix of scenarios for IDs that do not name one.
+            accounts: the secrets of further app IDs.
+            epoch: in epoch seconds; the calls take place on the `days` before it. By default, it is now.
+            days: the number of these days.
+            clock: returns the current time in epoch seconds.
         """
         self.host, self.port, self.seed = "127.0.0.1", port, seed
         self.latency, self.weights = latency, weights
@@ -260,15 +258,8 @@ class Simulator:
         """Send a reply in its manner; returns whether the connection stays open."""
         manner = reply.manner
         keeps_alive = keeps_alive and bool(manner.framing)
-        connection = "keep-alive" if keeps_alive else "close"
-        head = f"HTTP/1.1 {reply.status} {_PHRASES[reply.status]}\r\nContent-Type: {reply.content_type}\r\n"
-        head += f"Connection: {connection}\r\n" + (reply.header + manner.framing).format(
-            length=len(reply.body),
-            oversize_bytes=self.oversize_bytes,
-            retry_after=self.retry_after,
-            redirect_to=self.redirect_to,
-        )
-        for piece in manner.pieces(f"{head}\r\n".encode("latin-1"), reply.body, self.oversize_bytes):
+        head = self._head(reply, "keep-alive" if keeps_alive else "close")
+        for piece in manner.pieces(head, reply.body, self.oversize_bytes):
             writer.write(piece)
             await writer.drain()
             if manner is not WHOLE:  # other connections have their turn in between
@@ -280,6 +271,18 @@ class Simulator:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             writer.transport.abort()
         return keeps_alive and manner.ending is Ending.KEEP
+
+    def _head(self, reply: Reply, connection: str) -> bytes:
+        more = (reply.header + reply.manner.framing).format(
+            length=len(reply.body),
+            oversize_bytes=self.oversize_bytes,
+            retry_after=self.retry_after,
+            redirect_to=self.redirect_to,
+        )
+        return (
+            f"HTTP/1.1 {reply.status} {_PHRASES[reply.status]}\r\nContent-Type: {reply.content_type}\r\n"
+            f"Connection: {connection}\r\n{more}\r\n"
+        ).encode("latin-1")
 
     # --- Answering -------------------------------------------------------------------------------
 
@@ -298,15 +301,14 @@ class Simulator:
         """Read a question as strictly as documented; None if it is malformed or has wrong credentials."""
         try:
             content = json.loads(body.decode())
-        except (ValueError, RecursionError):
+            app_id, secret, request_id = content["appid"], content["secret"], content["request_id"]
+        except (ValueError, RecursionError, TypeError, KeyError):
             return None
-        match content:
-            case {"appid": bool()}:  # an int in Python, but not a number in JSON
-                return None
-            case {"appid": int(app_id), "secret": str(secret), "request_id": str(request_id)}:
-                right = self.secret if app_id == self.app_id else self.accounts.get(app_id)
-                return request_id if request_id and secret == right else None
-        return None
+        # `type`, because true is an int in Python but not a number in JSON.
+        if type(app_id) is not int or not isinstance(secret, str) or not isinstance(request_id, str):
+            return None
+        right = self.secret if app_id == self.app_id else self.accounts.get(app_id)
+        return request_id if request_id and secret == right else None
 
     def _answer(self, request_id: str | None) -> Reply:
         outage = self._outage
