@@ -261,8 +261,8 @@ class Simulator:
         head = self._head(reply, "keep-alive" if keeps_alive else "close")
         for piece in manner.pieces(head, reply.body, self.oversize_bytes):
             writer.write(piece)
-            await writer.drain()
-            if manner is not WHOLE:  # other connections have their turn in between
+            if manner is not WHOLE:  # wait for a slow client, and give other connections their turn
+                await writer.drain()
                 await asyncio.sleep(self.drip_pause if manner.drips else 0)
         if manner.ending is Ending.STALL:
             await reader.read()  # until the client gives up
