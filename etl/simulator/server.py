@@ -228,8 +228,8 @@ class Simulator:
         try:
             while await self._exchange(reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has left
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has left, or the simulator stops
         finally:
             self._clients.discard(writer)
             writer.close()

@@ -441,16 +441,22 @@ def test_it_refuses_connections_while_stopped_and_keeps_its_port_and_counts(simu
     assert answer(simulator, "late")["count"] == 2
 
 
-def test_stopping_drops_a_waiting_client(simulator):
+@pytest.mark.parametrize(("scenario", "latency"), [("stall_body", 0), ("drip_body", 0), ("answered", 60)])
+def test_stopping_drops_a_waiting_client_without_an_error(simulator, caplog, scenario, latency):
+    simulator.latency, simulator.drip_pause = latency, 60
     with socket.create_connection((simulator.host, simulator.port), 5) as connection:
-        connection.sendall(raw_question("stall_body"))
-        connection.recv(1)
+        connection.sendall(raw_question(scenario))
+        if not latency:
+            connection.recv(1)
+        while not simulator.connections_opened:
+            pass
         simulator.stop()
         with contextlib.suppress(ConnectionResetError):
             while connection.recv(65_536):
                 pass
 
     simulator.stop()
+    assert caplog.records == []
 
 
 def test_it_cannot_be_started_twice(simulator):
