@@ -135,7 +135,7 @@ def test_a_reader_who_holds_a_table_is_not_waited_for_without_end(engine, guard,
     with engine.connect() as reader:
         reader.execute(sa.text("SELECT COUNT(*) FROM calls"))  # in a transaction that goes on
         with pytest.raises(DatabaseUnavailableError, match="Another session holds a table"):
-            guard(lambda: migrate(engine, target, patience=1), seconds=15)
+            guard(lambda: migrate(engine, target, patience=1))
         with engine.connect() as other:  # nobody is held up
             other.execute(sa.text("SELECT COUNT(*) FROM call_legs"))
     upgrade(engine)

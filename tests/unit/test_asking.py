@@ -26,7 +26,7 @@ NOON = datetime(2021, 11, 16, 12, tzinfo=UTC)
 GOOD = b'{"count":1,"cdr":[{"leg":"b","to":9100000000,"time":1637069609000}],"code":200}'
 BROKEN = b'{"count":1,"cdr":[{"leg":"b","to":9100000000}],"code":200}'
 SECRET = "s3cr3t/0f-the-account"
-PATIENCE = 5.0  # seconds
+PATIENCE = 60.0  # seconds
 
 
 @dataclass(frozen=True)
