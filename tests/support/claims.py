@@ -1,8 +1,7 @@
-"""The queue as a worker uses it: claims, what comes of them, and what is taken back."""
+"""The queue as a worker uses it: claim, settle, reap."""
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 
 from etl.cdr.answers import read_answer
@@ -12,6 +11,7 @@ from etl.db.queue import Claimant, claim_requests, claim_suspect, reap_expired
 from etl.errors import ServerError
 from etl.sync.fetching import Asked
 from etl.sync.settle import Verdict, settle
+from support.builders import api_body, api_leg
 
 LEASE = timedelta(minutes=5)
 MINUTE = timedelta(minutes=1)
@@ -22,17 +22,7 @@ RULES = WaitingRules(
     empty_for=timedelta(hours=72),
     empty_delay=timedelta(minutes=1),
 )
-LEG = {
-    "leg": "a",
-    "from": 914471000000,
-    "to": 919100000000,
-    "time": 1637069609000,
-    "duration": 4,
-    "rate": 0.39,
-    "balance": 1135.14,
-    "direction": "outbound",
-    "status": "answered",
-}
+LEG = api_leg()
 
 
 def claim_in(connection, *, most=100, account="default", batch=None, worker="somebody", run_id=1):
@@ -44,7 +34,7 @@ def settle_in(connection, *verdicts):
 
 
 class Queue:
-    """A worker's ways with the queue, each in a transaction of its own."""
+    """What a worker does to the queue, each call in its own transaction."""
 
     def __init__(self, engine):
         self.engine = engine
@@ -71,11 +61,11 @@ def names(claims):
 
 
 def expire(database, *request_ids):
-    """Let leases have run out."""
+    """Set leases that have expired."""
     database.change(*request_ids, lease_until=database.now() - MINUTE)
 
 
-# What can come of a claim
+# How a claim can end
 
 
 def failed(request):
@@ -87,7 +77,7 @@ def answered_without_legs(request):
 
 
 def answered(request):
-    body = json.dumps({"code": 200, "cdr": [LEG], "count": 1}).encode()
+    body = api_body(api_leg()).encode()
     legs = parse_legs(read_answer(200, body, retry_after=None), region="IN")
     return Verdict(Asked(request, calls=1, legs=legs, count=1, status=200, body=body))
 
