@@ -25,7 +25,7 @@ RULES = WaitingRules(
 LEG = api_leg()
 
 
-def claim_in(connection, *, most=100, account="default", batch=None, worker="somebody", run_id=1):
+def claim_in(connection, *, most=100, account="default", batch=None, worker="a worker", run_id=1):
     return claim_requests(connection, account, Claimant(worker, run_id, LEASE, batch), most=most)
 
 
@@ -45,7 +45,7 @@ class Queue:
 
     def claim_suspect(self):
         with self.engine.begin() as connection:
-            return claim_suspect(connection, "default", Claimant("somebody", 1, LEASE))
+            return claim_suspect(connection, "default", Claimant("a worker", 1, LEASE))
 
     def reap(self, max_attempts=8):
         with self.engine.begin() as connection:

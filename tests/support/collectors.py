@@ -1,4 +1,4 @@
-"""A collector of OpenTelemetry's traces, over real HTTP: it notes the spans that come to it."""
+"""A collector of OpenTelemetry traces, over real HTTP: records the spans it receives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def attributes_of(pairs):
 
 
 class Collector(http.server.ThreadingHTTPServer):
-    """Notes spans as they come; `status` is what each lot of them is answered with."""
+    """Records spans as they arrive; `status` answers each batch."""
 
     daemon_threads = True
     block_on_close = False

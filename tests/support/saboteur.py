@@ -23,7 +23,7 @@ MARKS = {"claim": "attempts = attempts + 1", "settle": "done_token = v.token", "
 
 
 def lay_trap(place: str, number: int) -> None:
-    """Have this process send itself the signal when it comes to the place."""
+    """Let this process send itself the signal at the place."""
     when, what, _ = place.split("-")
     mark = MARKS[what]
     seen: set[object] = set()
@@ -52,7 +52,7 @@ def lay_trap(place: str, number: int) -> None:
 
 
 def lay_trap_before_settling(number: int) -> None:
-    """Have this process send itself the signal once it has answers in hand, and no transaction yet."""
+    """Let this process send itself the signal when it has answers and no transaction yet."""
     take = Turns.take
 
     def take_later(self, verdicts, **options):

@@ -1,4 +1,4 @@
-"""The product as tests see it: a database in words that every dialect has, and the job beside the API."""
+"""The product as tests see it: a database, read by SQL that every dialect has, and the job with its API."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def numbered(scenario, count):
 
 
 def guard(work, *, seconds=PATIENCE, on_hang=lambda: None):
-    """Do what could hang, and fail where it does, after telling what every thread is doing."""
+    """Do what could hang; if it does, print what every thread is doing and fail."""
     result = {}
 
     def call():
@@ -56,7 +56,7 @@ def guard(work, *, seconds=PATIENCE, on_hang=lambda: None):
 
 
 class Database:
-    """A real database, read and changed as a person with SQL would, in words that every dialect has."""
+    """A real database, read and changed as a person with SQL would."""
 
     def __init__(self, engine):
         self.engine = engine
@@ -85,7 +85,7 @@ class Database:
             return dict(connection.execute(select(column, func.count()).group_by(column)).tuples().all())
 
     def is_untouched(self):
-        """Whether something is pending, and nothing that is has used an attempt or failed."""
+        """Whether requests are pending and none of them has used an attempt or failed."""
         rows = self.rows(cdr_requests, state=PENDING)
         return {(row["attempts"], row["reclaims"], row["last_error_kind"]) for row in rows} == {(0, 0, None)}
 
@@ -108,7 +108,7 @@ class System(Database):
         self.simulator = simulator
 
     def settings(self, **changes):
-        """Settings with every wait short. Durations are given in seconds."""
+        """Settings in which every wait is short. Durations are in seconds."""
         account = Account(DEFAULT_ACCOUNT, self.simulator.app_id, "simulated-secret")
         values = {
             "api_url": self.simulator.url,
@@ -139,7 +139,7 @@ class System(Database):
         on_progress=lambda _: None,
         **limits,
     ):
-        """One run in this process, the job's own way of asking replaced where one is given."""
+        """Run the job once in this process, with another way of asking the API if one is given."""
         settings = self.settings() if settings is None else settings
         stop = Stop() if stop is None else stop
         arguments = {"limits": Limits(**limits), "stop": stop, "on_progress": on_progress}
@@ -157,7 +157,7 @@ class System(Database):
         return guard(run, seconds=seconds, on_hang=leave)
 
     def work_off(self, settings=None, *, but=(), seconds=PATIENCE, **options):
-        """Run as cron would, again and again, until nothing waits but what is named; the runs' summaries."""
+        """Run like cron, again and again, until nothing waits except `but`; return the runs' summaries."""
         deadline = monotonic() + seconds
         column = cdr_requests.c
         waiting = select(func.count()).where(
@@ -176,6 +176,6 @@ class System(Database):
 
 
 def unexplained(counts):
-    """How many claims of a run came to nothing that the ledger knows: 0 in a true ledger."""
+    """How many claims of a run have no outcome in the ledger: 0 if the ledger is right."""
     counts = Counter(counts)
     return counts["claimed"] - sum(counts[name] for name in OUTCOMES)
