@@ -22,7 +22,6 @@ RULES = WaitingRules(
     empty_for=timedelta(hours=72),
     empty_delay=timedelta(minutes=1),
 )
-LEG = api_leg()
 
 
 def claim_in(connection, *, most=100, account="default", batch=None, worker="a worker", run_id=1):

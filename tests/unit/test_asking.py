@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 
 import pytest
+from support.builders import claimed
 
 from etl.cdr.legs import ClaimedRequest
 from etl.errors import (
@@ -36,10 +37,6 @@ class Reply:
     status: int = 200
     body: bytes = GOOD
     retry_after: float | None = None
-
-
-def request(number: int = 1) -> ClaimedRequest:
-    return ClaimedRequest(number, "default", f"id-{number}", f"token-{number}", 1, 0, NOON)
 
 
 def scripted(*steps):
@@ -75,7 +72,7 @@ def up_to(tries: int):
 
 
 def ask_for(*steps, repeat=once, **keywords) -> Asked:
-    return ask(request(), scripted(*steps), repeat, region="IN", secret=SECRET, **keywords)
+    return ask(claimed(), scripted(*steps), repeat, region="IN", secret=SECRET, **keywords)
 
 
 # --- One request -------------------------------------------------------------------------------------
@@ -84,7 +81,7 @@ def ask_for(*steps, repeat=once, **keywords) -> Asked:
 def test_an_answer_brings_legs_count_status_and_body():
     asked = ask_for(Reply())
 
-    assert (asked.request, asked.calls, asked.is_canary) == (request(), 1, False)
+    assert (asked.request, asked.calls, asked.is_canary) == (claimed(), 1, False)
     assert ([leg.to_e164 for leg in asked.legs], asked.count) == (["+919100000000"], 1)
     assert (asked.status, asked.body, asked.error, asked.crash) == (200, GOOD, None, None)
 
@@ -153,7 +150,7 @@ def test_a_crash_of_our_own_is_given_back_and_not_raised(crash):
     asked = ask_for(crash)
 
     assert (asked.crash, asked.error, asked.calls) == (crash, None, 1)
-    assert asked.request == request()
+    assert asked.request == claimed()
 
 
 @pytest.mark.parametrize("echo", [SECRET, SECRET.replace("/", "\\/")], ids=["plain", "escaped"])
@@ -222,7 +219,7 @@ def test_there_are_never_more_threads_than_requests_or_workers():
     before = asker_threads()
     made = []
     for number in range(1, 6):
-        office.askers.put(request(number))
+        office.askers.put(claimed(number))
         made.append((office.made, len(asker_threads() - before)))
     office.may_go_on.set()
     office.receive(5)
@@ -234,7 +231,7 @@ def test_there_are_never_more_threads_than_requests_or_workers():
 def test_everything_is_handed_back_failures_and_crashes_included():
     office = Office(4)
     for number in range(1, 101):
-        office.askers.put(request(number), is_canary=number == 50)
+        office.askers.put(claimed(number), is_canary=number == 50)
     answers = office.receive(100)
     office.askers.close()
 
@@ -248,7 +245,7 @@ def test_everything_is_handed_back_failures_and_crashes_included():
 def test_what_no_thread_has_begun_with_can_be_taken_back():
     office = Office(1, is_open=False)
     for number in range(1, 6):
-        office.askers.put(request(number), is_canary=number == 3)
+        office.askers.put(claimed(number), is_canary=number == 3)
     assert office.begun.get(timeout=PATIENCE) == 1
     taken = office.askers.take_back()
     office.may_go_on.set()
@@ -269,7 +266,7 @@ def test_the_threads_end_once_they_are_told_to():
     before = asker_threads()
     office = Office(3)
     for number in range(1, 4):
-        office.askers.put(request(number))
+        office.askers.put(claimed(number))
     threads = asker_threads() - before
     office.receive(3)
     office.askers.close()
@@ -287,5 +284,5 @@ def test_what_hinders_a_thread_from_starting_is_told_to_the_one_in_charge():
     askers = Askers(2, SimpleQueue(), make_asker)
 
     with pytest.raises(ValueError, match="cannot be used"):
-        askers.put(request(1))
+        askers.put(claimed(1))
     assert [asked.request.id for asked in askers.take_back()] == [1]

@@ -8,10 +8,7 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 
 from etl.db.engine import reading
-from support.builders import NOON, store
-from support.builders import leg_row as leg
 
-__all__ = ["MIDNIGHT", "NOON", "calls_of", "figures_by_day", "leg", "present", "rows_of", "store"]
 MIDNIGHT = datetime(2026, 2, 4, tzinfo=UTC)
 
 
