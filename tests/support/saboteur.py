@@ -11,6 +11,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect

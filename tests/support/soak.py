@@ -1,6 +1,6 @@
 """The chaos soak: workers, a database and an API are disturbed at random, then everything is counted.
 
-Typed as `python tests/faults/soak.py --database postgresql --seconds 60 --seed 1`. Workers run as cron would
+Typed as `python tests/support/soak.py --database postgresql --seconds 60 --seed 1`. Workers run as cron would
 start them, requests arrive all the time, and at moments drawn from the seed workers are killed, frozen and
 terminated, the database is killed and started again, and the API fails in many ways. Then it heals, and what
 is stored and counted must be exact. Exits with 1 where it is not. `--without fence` takes the fence out.
