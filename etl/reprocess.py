@@ -43,7 +43,7 @@ from etl.sync.settle import leg_changes, waiting_rules
 from etl.sync.signals import Stop
 
 SHOWN = 20
-REVIVED_AS = {DONE: "done", EMPTY: "empty", PENDING: "put_off"}  # by the names of the ledger's columns
+REVIVED_AS = {DONE: "done", EMPTY: "without_legs", PENDING: "put_off"}  # by the names of the ledger's columns
 _BODIES = 20  # in memory at a time: each may have 4 MB
 
 

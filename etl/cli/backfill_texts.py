@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from etl.cli.output import counted, shown, told_states
+from etl.cli.output import counted, format_states, format_value
 from etl.db.states import PENDING, RUNNING
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ def result_text(result: Result, *, is_dry_run: bool = False) -> str:
     words = "would be asked for again" if is_dry_run else "marked"
     lines = []
     if result.total:
-        lines.append(f"{counted(result.total, 'request')} {words} ({told_states(result.states)})")
+        lines.append(f"{counted(result.total, 'request')} {words} ({format_states(result.states)})")
     elif not result.marked:
         lines.append("Nothing to fetch: no request is selected")
     if result.left:
-        lines.append(f"Left alone: {told_states(result.left)}")
+        lines.append(f"Left alone: {format_states(result.left)}")
     if result.marked:
         lines.append(
             f"In this batch already, and left as they are: {result.marked:,}; another label, or none, "
@@ -123,9 +123,9 @@ def batch_document(figures: BatchFigures) -> dict[str, object]:
 
 def batch_text(label: str, figures: BatchFigures) -> str:
     """The same for people."""
-    lines = [f"Batch {label}: {counted(figures.states.total(), 'request')} = {told_states(figures.states)}"]
+    lines = [f"Batch {label}: {counted(figures.states.total(), 'request')} = {format_states(figures.states)}"]
     if figures.states[PENDING] or figures.states[RUNNING]:
-        due = f", the first due at {shown(figures.next_due_at)}" if figures.next_due_at else ""
+        due = f", the first due at {format_value(figures.next_due_at)}" if figures.next_due_at else ""
         lines.append(f"{_resuming(label)} goes on with what is left{due}.")
     agreeing = figures.counted - figures.mismatches
     # Whatever run they came by: where the API is down, none is of this one.

@@ -17,8 +17,7 @@ from etl.cli.id_lists import IdList, distinct
 from etl.cli.naming import require_known, warn_of_stranger
 from etl.cli.options import Share
 from etl.cli.output import print_json
-from etl.cli.running import summary_document, summary_text, tell_problems, work
-from etl.cli.tracing import traced
+from etl.cli.running import report_problems, run_job, summary_document, summary_text
 from etl.db.states import PENDING, RUNNING
 from etl.settings import DEFAULT_ACCOUNT
 
@@ -170,17 +169,15 @@ class Backfill:
         from etl.sync.summary import Limits  # noqa: PLC0415
 
         most = self.max_failures.of(waiting) if self.max_failures else None
-        with traced(self.app, "backfill") as trace:
-            trace.summary = summary = work(
-                self.app,
-                self.app.accounts(self.account),
-                Limits(None, self.time_limit, label, most),
-                engine=engine,
-                command="backfill",
-                tells_off_terminal=True,
-                observers=trace.observers,
-            )
-        tell_problems(self.app, summary)
+        summary = run_job(
+            self.app,
+            self.app.accounts(self.account),
+            Limits(None, self.time_limit, label, most),
+            engine=engine,
+            command="backfill",
+            logs_progress=True,
+        )
+        report_problems(self.app, summary)
         if summary.has_too_many_failures:
             self.app.log.error(texts.too_many_failures(label, most), batch=label)
         return summary

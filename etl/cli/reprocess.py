@@ -24,7 +24,11 @@ _LEGS = {
     "legs_missing": "missing now",
     "legs_unchanged": "as before",
 }
-_REVIVED = {"done": "done", "empty": "empty", "put_off": "to be asked for again by `cdr-sync sync`"}
+_REVIVED = {
+    "done": "done",
+    "without_legs": "without legs",
+    "put_off": "to be asked for again by `cdr-sync sync`",
+}
 _LEFT = {
     "running": "running: a run stores a fresh answer",
     "unreadable": "not readable still",

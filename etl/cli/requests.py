@@ -21,7 +21,7 @@ from etl.cli.options import (
     json_option,
     limit_option,
 )
-from etl.cli.output import counted, print_json, print_table, row_as_dict, shown, told_states
+from etl.cli.output import counted, format_states, format_value, print_json, print_table, row_as_dict
 from etl.db.states import CANCELLED, DEAD, DONE, EMPTY, LANES, PENDING, RUNNING, STATES
 from etl.errors import FailedCheckError, UsageError
 from etl.settings import DEFAULT_ACCOUNT
@@ -147,7 +147,7 @@ def _tell(result: Result, words: tuple[str, str], *, is_dry_run: bool, as_json: 
         )
         return
     if result.total:
-        states = told_states(result.states)
+        states = format_states(result.states)
         click.echo(f"{counted(result.total, 'request')} {words[is_dry_run]} ({states})")
     elif not result.left and not result.unknown:
         click.echo("No request is selected: nothing to do")
@@ -194,22 +194,23 @@ def print_story(story: Mapping[str, Any]) -> None:
         status = f", HTTP {story['last_http_status']}" if story["last_http_status"] else ""
         click.echo(f"Last error: {story['last_error_kind']}{status}: {story['last_error']}")
     for finding in story["findings"]:
-        click.echo(f"Finding: {finding['check_name']}: {finding['detail']}")
+        whose = f" (leg {finding['leg']} to {finding['number'] or 'no number'})" if finding["leg"] else ""
+        click.echo(f"Finding: {finding['check_name']}{whose}: {finding['detail']}")
     click.echo("\nAnswers that differ from the one before:")
     print_table([[answer[name] for name in _ANSWER] for answer in story["responses"]], _ANSWER)
     click.echo("\nLegs:")
     print_table([[leg[name] for name in _LEG] for leg in story["legs"]], _LEG)
     click.echo("\nThe row in cdr_requests:")
-    columns = [(name, shown(value)) for name, value in story.items() if name not in _LISTS]
+    columns = [(name, format_value(value)) for name, value in story.items() if name not in _LISTS]
     print_table(columns, ("column", "value"))
 
 
 def _next(story: Mapping[str, Any]) -> str:
     if story["state"] == PENDING:
-        return f"it is asked for by the first run after {shown(story['run_after'])}"
+        return f"it is asked for by the first run after {format_value(story['run_after'])}"
     if story["state"] == RUNNING:
-        return f"{story['worker']} asks for it, and holds it until {shown(story['lease_until'])}"
-    nothing = f"nothing: it was settled at {shown(story['finished_at'])}"
+        return f"{story['worker']} asks for it, and holds it until {format_value(story['lease_until'])}"
+    nothing = f"nothing: it was settled at {format_value(story['finished_at'])}"
     if story["state"] != DEAD:
         return nothing
     account = "" if story["account"] == DEFAULT_ACCOUNT else f" --account {shlex.quote(story['account'])}"

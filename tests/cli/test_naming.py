@@ -141,7 +141,7 @@ def test_a_name_is_neither_empty_nor_longer_than_its_column(queue, words, option
     empty, long = queue.type(*words, option, ""), queue.type(*words, option, "x" * (longest + 1))
 
     assert (empty.exit_code, long.exit_code) == (2, 2)
-    assert f"'{option}': it has 0 characters, where 1 to {longest} can be" in told(empty)
+    assert f"'{option}': it has 0 characters. Use 1 to {longest}" in told(empty)
     assert f"it has {longest + 1} characters" in told(long)
     assert everything_in(queue) == before
 

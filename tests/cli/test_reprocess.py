@@ -148,4 +148,4 @@ def test_what_is_no_instant_is_a_mistake(operator, option):
     result = operator.type("reprocess", option, "yesterday")
 
     assert result.exit_code == 2
-    assert "'yesterday' is no instant" in result.stderr
+    assert "'yesterday' is not a valid time" in result.stderr

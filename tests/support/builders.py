@@ -128,6 +128,7 @@ _ROWS = {
     ],
     "sync_runs": [{**_RUN, "outcome": "running"}, {**_RUN, "outcome": "ok"}],
     "api_accounts": [{"account": "default", "canary_request_id": "answered-done"}],
+    "backfills": [{"label": "october", "selection": {"states": ["dead"]}, "selected": 1}],
 }
 
 

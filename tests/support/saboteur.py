@@ -19,7 +19,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
 from etl.cli.main import main
-from etl.sync.ledger import Turns
+from etl.sync.run import Run
 from support.unguarded import take_out_fence
 
 MARKS = {"claim": "attempts = attempts + 1", "settle": "done_token = v.token", "mark": "SET state="}
@@ -56,15 +56,15 @@ def lay_trap(place: str, number: int) -> None:
 
 def lay_trap_before_settling(number: int) -> None:
     """Let this process send itself the signal when it has answers and no transaction yet."""
-    take = Turns.take
+    write = Run._write
 
-    def take_later(self, verdicts, **options):
-        if verdicts:
-            Turns.take = take
+    def write_later(self, to_settle, **options):
+        if to_settle:
+            Run._write = write
             os.kill(os.getpid(), number)
-        return take(self, verdicts, **options)
+        write(self, to_settle, **options)
 
-    Turns.take = take_later
+    Run._write = write_later
 
 
 if __name__ == "__main__":
