@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from datetime import timedelta
 from time import monotonic
 
@@ -123,10 +124,11 @@ def test_a_limit_of_one_account_does_not_slow_another(system):
     }
     system.enqueue("answered-1", "answered-2", "answered-3")
     system.enqueue("answered-4", account="sales")
-    stop = Stop()
+    stop, total = Stop(), Counter()
 
     def stop_at_two(counts):
-        if counts.get("done", 0) >= 2:
+        total.update(counts)
+        if total["done"] >= 2:
             stop.request(signal.SIGTERM)
 
     settings = system.settings(
