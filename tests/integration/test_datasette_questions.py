@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import insert
+from support.builders import leg_row
 
 from etl.cli.metadata import datasette_metadata
 from etl.db.engine import reading
@@ -24,27 +25,11 @@ DAY = timedelta(days=1)
 
 def leg(request_id, letter="a", call_time=NOON, **values):
     """A leg of an answered outbound call from our line to an agent (a) or to the other side (b)."""
-    numbers = {"from_number": "4471000000", "from_e164": "+914471000000"}
-    if letter == "a":
-        numbers |= {"to_number": "9100000000", "to_e164": "+919100000000", "to_country": "IN"}
-    else:
-        numbers |= {"to_number": "14155550100", "to_e164": "+14155550100", "to_country": "US"}
-    return {
-        "account": "default",
-        "request_id": request_id,
-        "leg": letter,
-        "call_time": call_time,
-        "occurrence": 1,
-        "duration_seconds": 10,
-        "rate": None,
-        "balance": None,
-        "direction": "outbound",
-        "status": "answered",
-        "revision": 1,
-        "missing_since": None,
-        **numbers,
-        **values,
-    }
+    values = {"call_time": call_time, "rate": None, "balance": None, "missing_since": None, **values}
+    number, country = ("9100000000", "IN") if letter == "a" else ("14155550100", "US")
+    e164 = "+919100000000" if letter == "a" else f"+{number}"
+    numbers = {"from_e164": "+914471000000", "to_number": number, "to_e164": e164, "to_country": country}
+    return leg_row(request_id, letter, **numbers | values)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import delete, text
+from support.builders import leg_row
 from support.operators import PATIENCE
 
 from etl.db.engine import open_engine, reading
@@ -32,23 +33,16 @@ from etl.export import ParquetWriter, stored_text, write_export
 DATA = Path(__file__).parents[2] / "docs" / "data.md"
 NOON = datetime(2026, 2, 3, 12, tzinfo=UTC)
 MANY = 100_000
-LEG = {
-    "account": "default",
-    "request_id": "one",
-    "leg": "a",
-    "to_number": "+914471000000",
-    "call_time": NOON,
-    "occurrence": 1,
-    "from_number": "0447",
-    "to_country": "IN",
-    "duration_seconds": 60,
-    "rate": Decimal("0.39"),
-    "balance": Decimal("-1134.750000000001"),
-    "direction": "=cmd",
-    "status": "answered",
-    "extra": {"b": 1, "a": "ü"},
-    "revision": 1,
-}
+LEG = leg_row(
+    "one",
+    "a",
+    from_number="0447",
+    to_number="+914471000000",
+    duration_seconds=60,
+    balance=Decimal("-1134.750000000001"),
+    direction="=cmd",
+    extra={"b": 1, "a": "ü"},
+)
 
 
 def store(engine, *legs):

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text, update
-from support.hand_made import leg, store
+from support.builders import leg_row as leg
+from support.builders import store
 from support.months import fill_month
 from support.pages import Page, Questions, check
 

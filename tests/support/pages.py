@@ -1,4 +1,4 @@
-"""A report's page read by a program, and its numbers looked for in the database a second time, with SQL."""
+"""Reads a report's page by program, and computes its numbers again with SQL."""
 
 from __future__ import annotations
 
@@ -158,8 +158,8 @@ def _check_balances(page, questions):
         top_ups, small = ([rise for rise in rises if (rise >= 100) is large] for large in (True, False))
         ((legs, known),) = questions.ask("COUNT(*), COUNT(balance)", mine, "call_legs")
         shown = [row[1] for row in page.tables[f"balance{number}-table"]]
-        told = [balances[0], balances[-1], min(balances), len(top_ups), sum(top_ups), len(small), sum(small)]
-        _same(shown, [*told, legs, legs - known])
+        ends = [balances[0], balances[-1], min(balances), len(top_ups), sum(top_ups), len(small), sum(small)]
+        _same(shown, [*ends, legs, legs - known])
         assert len(top_ups) == 0 or len(page.tables[f"top-ups{number}-table"]) == 1 + min(20, len(top_ups))
 
 
@@ -186,7 +186,7 @@ def _check_requests(page, questions):
 
 
 def _same_rows(shown, expected, *, empty=None):
-    """Rows by their first cell; what the database does not tell of must be empty."""
+    """Rows by their first cell; a cell without data in the database must be empty."""
     rows = {
         name: row for name, row in shown.items() if any(_is_number(cell) for cell in row) and name != "all"
     }
@@ -204,5 +204,5 @@ def _is_number(cell):
 
 def _same(shown, expected):
     """Numbers alike but for what doubles add far behind the point."""
-    told = [None if value in ("", None) else float(value) for value in shown]
-    assert told == [None if value is None else pytest.approx(value, abs=1e-6) for value in expected]
+    found = [None if value in ("", None) else float(value) for value in shown]
+    assert found == [None if value is None else pytest.approx(value, abs=1e-6) for value in expected]

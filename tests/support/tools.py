@@ -1,4 +1,4 @@
-"""What the tests of deploy/ look with: the programs that read these files, and what cdr-sync says itself."""
+"""What the tests of deploy/ use: the programs that read these files, and cdr-sync's own descriptions."""
 
 from __future__ import annotations
 
