@@ -6,7 +6,7 @@ import json
 import sys
 
 import pytest
-from support.operators import finish
+from support.operators import PATIENCE, finish
 
 SECRET = "kXq7Zr2vNw9LmT4yHb6JcF8sPd3GaE5uQ1RoVi0B"
 BROKEN_PARSER = """
@@ -139,7 +139,7 @@ def test_a_verbose_run_continues_if_stderr_is_closed(operator):
     process = operator.start("--verbose", "sync")
     process.stderr.close()
     process.stderr = None
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
 
     assert operator.states() == {"done": 30}
     assert operator.rows("SELECT outcome FROM sync_runs") == [("ok",)]

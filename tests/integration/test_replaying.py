@@ -142,7 +142,7 @@ def test_a_change_waits_for_nobody_who_has_other_rows_in_hand(database, guard):
 
     with database.engine.begin() as somebody:
         change(somebody, [theirs])
-        changed = guard(change_others, seconds=10)
+        changed = guard(change_others)
 
     assert [row.request_id for row in changed] == wanted
     assert database.request(in_hand)["state"] == PENDING

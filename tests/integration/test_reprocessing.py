@@ -12,7 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import delete, event, exc, update
-from support.claims import LEG, RULES, claim_in
+from support.builders import api_body as body_of
+from support.builders import api_leg
+from support.claims import RULES, claim_in
 
 from etl import reprocess as reprocessing
 from etl.db.archive import Span
@@ -27,12 +29,8 @@ from etl.sync.settle import settle
 from etl.sync.signals import Stop
 
 LONG_AGO = datetime(2021, 11, 16, 13, 33, 29, tzinfo=UTC)
-B_LEG = {**LEG, "leg": "b", "to": "2079460000"}
-WRONG = {**LEG, "duration": "four"}
-
-
-def body_of(*legs, count=None):
-    return json.dumps({"code": 200, "cdr": legs, "count": len(legs) if count is None else count})
+LEG, B_LEG = api_leg(), api_leg("b", to="2079460000")
+WRONG = api_leg(duration="four")
 
 
 @dataclass
@@ -450,6 +448,6 @@ def test_it_waits_for_nobody_who_has_other_requests_in_hand(archive, guard):
     archive.change(cdr_responses, "ours", fetched_at=LONG_AGO)
     with archive.database.engine.begin() as somebody:
         somebody.execute(update(cdr_requests).where(cdr_requests.c.request_id == "theirs").values(reclaims=1))
-        result = guard(archive.work("GB", Span(until=LONG_AGO + timedelta(1))).carry_out, seconds=10)
+        result = guard(archive.work("GB", Span(until=LONG_AGO + timedelta(1))).carry_out)
 
     assert result.counts["changed"] == 1
