@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from etl.cli.app import App, pass_app
-from etl.cli.naming import require_known
+from etl.cli.known_names import require_known_names
 from etl.cli.options import account_option, file_option, period_options
 from etl.cli.output import counted, output_to
 from etl.errors import UsageError
@@ -88,7 +88,7 @@ def _write(app: App, sink: BinaryIO, subject: str, portion: Portion, form: str, 
 
     count = 0
     with app.long_reading() as connection:
-        require_known(app, connection, account=portion.account)
+        require_known_names(app, connection, account=portion.account)
         writer = _writer(form, sink, fields_of(subject), is_raw=is_raw)
         try:
             with closing(stream_rows(connection, subject, portion)) as lots:
