@@ -329,7 +329,7 @@ def _marked_text(marked: ChangeResult, *, is_dry_run: bool = False) -> str:
         verb = "is" if count == 1 else "are"
         lines.append(
             f"{count:,} {verb} already in this batch and will be skipped. "
-            "To fetch again what is finished, use another label"
+            "To fetch them again, use another label"
         )
     return "\n".join(lines)
 

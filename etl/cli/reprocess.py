@@ -83,9 +83,12 @@ def _progress() -> Iterator[Callable[[Result], None]]:
     from rich.console import Console  # noqa: PLC0415 (only on a terminal)
 
     with Console(stderr=True).status("reprocess") as status:
-        yield lambda result: status.update(
-            f"reprocess: {result.counts['requests']:,} requests read, {result.counts['changed']:,} changed"
-        )
+
+        def on_chunk(result: Result) -> None:
+            requests, changed = counted(result.counts["requests"], "request"), result.counts["changed"]
+            status.update(f"reprocess: {requests} read, {changed:,} changed")
+
+        yield on_chunk
 
 
 def _document(result: Result) -> dict[str, object]:
