@@ -232,7 +232,10 @@ def list_(
 @json_option
 @pass_app
 def show(app: App, request_id: str, *, account: str | None, as_json: bool) -> None:
-    """Show all about request ID: its state, errors, answers and legs, and what comes next."""
+    """Show all about request ID.
+
+    That is its state, its errors, answers and legs, and what comes next.
+    """
     details = _read_details(app, request_id, account)
     if not details:
         raise UsageError(f"Unknown request ID: {request_id!r}", remedy="Add it with `cdr-sync enqueue`")
