@@ -1,7 +1,7 @@
 """Docs made from the code: `make docs` writes the dictionary, and the outputs of the queries in data.md.
 
 The dictionary comes from the models of tables and views. The queries run on a database that `cdr-sync demo`
-makes, whose calls are the same each time. Tests hold both pages to what this would write.
+makes, whose calls are the same each time. Tests compare both pages with what this would write.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ DIALECTS: dict[str, Dialect] = {
 HEADER = """\
 # The dictionary
 
-Every table and view, from the models in `etl/db/`: `make docs` writes this page, and a test tells when it is
-old. [data.md](data.md) says what the words mean, and has queries to begin with.
+Every table and view. `make docs` writes this page from the models in `etl/db/`, and a test fails when it is
+out of date. [data.md](data.md) explains the words, and has queries to start with.
 
 ## Types
 
-What the words in the column “type” are on each database. On SQLite an instant and a day are text of one
-format, `2021-11-16 13:33:29.000000` and `2021-11-16`, a boolean is 0 or 1, and money is a double. Exact text
-compares by its bytes. Beside the indexes named here, `call_legs` has one on the UTC day of `call_time`, which
-the views by day use.
+What the words in the column “type” are on each database. On SQLite an instant and a day are text in one
+format, `2021-11-16 13:33:29.000000` and `2021-11-16`, a boolean is 0 or 1, and money is a double. On
+PostgreSQL money has the digits that were sent. Exact text compares by its bytes. `call_legs` has one more
+index, on the UTC day of `call_time`, which the views per day use.
 """
 
 
@@ -120,7 +120,7 @@ def _keys_of(table: Table) -> Iterator[str]:
             yield f"- unique: {_names(constraint.columns)}"
     for index in sorted(table.indexes, key=lambda index: str(index.name)):
         where = index.dialect_options["postgresql"]["where"]
-        limit = "" if where is None else f"; on SQLite and PostgreSQL of rows with `{where}` alone"
+        limit = "" if where is None else f"; on SQLite and PostgreSQL only of rows with `{where}`"
         yield f"- index `{index.name}`: {_names(index.columns)}{limit}"
 
 
@@ -129,7 +129,7 @@ def _names(columns: Any) -> str:
 
 
 def _word(column: Column[Any]) -> str:
-    """The type, in a word that holds on every database."""
+    """The type, in a word for all databases."""
     return next(WORDS[kind] for kind in type(column.type).__mro__ if kind in WORDS) + _length(column)
 
 
@@ -173,11 +173,11 @@ class Example(NamedTuple):
     """A query of data.md with its output, as the page shows them."""
 
     title: str
-    statements: dict[str, str]  # by database; those for all of them stand under every one
-    output: str | None  # where it shows none, it depends on the present day
+    statements: dict[str, str]  # by database
+    output: str | None  # None where it depends on the current day
 
     def on(self, database: str) -> str:
-        """The query as one types it on a database of this name, in lower case."""
+        """The query for a database, whose name is in lower case."""
         return self.statements[database]
 
 

@@ -1,4 +1,4 @@
-"""Where `cdr-sync` and `python -m etl` begin."""
+"""The entry point of `cdr-sync` and `python -m etl`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C is quiet from the very first moment, imports included."""
+    """Run the command line. Ctrl-C ends it quietly from the first moment, during imports too."""
     try:
-        from etl.cli.main import main as run  # noqa: PLC0415 (so that it happens in here)
+        from etl.cli.main import main as run  # noqa: PLC0415 (imported inside the try block)
 
         run()
     except KeyboardInterrupt:

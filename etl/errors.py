@@ -2,7 +2,7 @@
 
 ::
 
-    CdrSyncError                 a failure for a person: reason, remedy, exit code
+    CdrSyncError                 a failure to report: reason, remedy, exit code
     ├── UsageError               what was typed cannot be done                            exit 2
     ├── SettingsError            the configuration is wrong                               exit 78
     ├── SchemaError              the database schema is not the one this version needs    exit 78
@@ -32,7 +32,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import ClassVar
 
@@ -70,10 +70,26 @@ def gravest(codes: Iterable[int]) -> int:
     return first if first is not None else max(found)
 
 
-class CdrSyncError(Exception):
-    """A failure for a person: what is wrong and where, what to do about it, and the exit code.
+def did_you_mean(name: str, known: Iterable[str], *, most: int = 1, shown: Callable[[str], str] = str) -> str:
+    """The question whether a known name was meant; empty if no name is similar.
 
-    `str()` gives both sentences. Code that needs one of them reads `reason` or `remedy`.
+    Args:
+        name: what was typed.
+        known: the names that exist.
+        most: how many names to suggest at most.
+        shown: how to print a name, such as `repr`.
+    """
+    from difflib import get_close_matches  # noqa: PLC0415 (needed only for a mistake)
+
+    # Sorted, because the closest name must not depend on the order of a set.
+    alike = get_close_matches(name, sorted(known), n=most)
+    return f"Did you mean {' or '.join(map(shown, alike))}?" if alike else ""
+
+
+class CdrSyncError(Exception):
+    """A failure to report to the user: what is wrong and where, what to do about it, and the exit code.
+
+    `str()` gives both sentences, for printing. Code reads `reason`, `remedy` and `exit_code`.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
@@ -136,9 +152,9 @@ class FailedCheckError(CdrSyncError):
 class RequestError(Exception):
     """Why one request got no valid answer.
 
-    `reason` is the stable word stored as `last_error_kind`; the message is for people and never holds the
+    `reason` is the stable word stored as `last_error_kind`; the message is for people and never contains the
     secret. `http_status` is the status of the answer, if there was one. `is_web_page` says that the body is
-    HTML, so that it may not be the API that answered.
+    HTML, so another server than the API may have answered.
     """
 
     reason: ClassVar[str] = "rejected"

@@ -1,7 +1,7 @@
-"""What is told to people and machines while a command works: log lines, with no secret in any of them.
+"""Log lines, for people or as JSON, without secrets.
 
-The log library takes longer to import than an idle run may last, so that it is loaded at the first line
-that is really written. A quiet run writes none.
+structlog is imported with the first line that is written, because the import takes longer than an idle run,
+which logs nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LEVELS = {"info": 20, "warning": 30, "error": 40}
 
 
 class Log:
-    """Writes events to stderr: for people on a terminal, else one JSON object a line."""
+    """Writes log lines to stderr: for people on a terminal, else one JSON object per line."""
 
     def __init__(
         self,
@@ -33,35 +33,35 @@ class Log:
         self._context: dict[str, object] = {}
 
     def bind(self, **context: object) -> None:
-        """Add what every later line is to carry, such as the run's number."""
+        """Add fields to every later line, such as the number of the run."""
         self._context.update(context)
 
     def info(self, message: str, **fields: object) -> None:
-        """Tell what somebody who looks on wants to know."""
+        """Log progress, if the command is verbose."""
         self._write("info", message, fields)
 
     def notice(self, message: str, **fields: object) -> None:
-        """Tell what was asked for, however quiet the command is."""
-        self._tell("info", message, fields)
+        """Log progress, even if the command is not verbose."""
+        self._emit("info", message, fields)
 
     def warning(self, message: str, **fields: object) -> None:
-        """Tell what a person should look at some time."""
+        """Log what a person should look at some time."""
         self._write("warning", message, fields)
 
     def error(self, message: str, **fields: object) -> None:
-        """Tell what a person must do something about, and what."""
+        """Log what a person must act on, and how."""
         self._write("error", message, fields)
 
     def _write(self, level: str, message: str, fields: dict[str, object]) -> None:
         if LEVELS[level] >= self._level:
-            self._tell(level, message, fields)
+            self._emit(level, message, fields)
 
-    def _tell(self, level: str, message: str, fields: dict[str, object]) -> None:
-        with suppress(OSError):  # nobody listens any more, which is no reason for work to end
+    def _emit(self, level: str, message: str, fields: dict[str, object]) -> None:
+        with suppress(OSError):  # stderr is closed, which must not end the work
             self._logger().log(LEVELS[level], message, **(self._context | fields))
 
     def _logger(self) -> Any:
-        import structlog  # noqa: PLC0415 (slow to import, and mostly not needed)
+        import structlog  # noqa: PLC0415 (slow to import, and an idle run logs nothing)
 
         is_console = self._style == "console" or (self._style == "auto" and sys.stderr.isatty())
         has_colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
@@ -83,5 +83,5 @@ class Log:
         )
 
     def _redact(self, _logger: object, _method: str, line: Any) -> str:
-        """Take every known secret out of the line as it will be read, wherever in it a secret stands."""
+        """Remove every known secret from the finished line, wherever it is."""
         return self._redaction.clean(str(line))

@@ -1,7 +1,7 @@
-"""Keeping the secret out of everything that is stored, logged or shown.
+"""Keeps secrets out of everything that is stored, logged or shown.
 
-The secret travels in the body of each question, and an API that is out of order may well repeat what it
-was sent. So what comes back is cleaned before anybody looks at it.
+The secret is in the body of each API request, and a broken API may echo what it was sent. So an answer is
+cleaned before anything else happens to it.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 
 
 class Redaction:
-    """Every secret that this process knows, and the one way in which they are kept out of what it tells."""
+    """The secrets of this process, and the one function that removes them from its output."""
 
     def __init__(self, *secrets: str) -> None:
         self._secrets: list[str] = []
         self.add(*secrets)
 
     def add(self, *secrets: str) -> None:
-        """Learn of more secrets. The longest come first: where one begins with another, nothing is left."""
+        """Add secrets. The longest is replaced first, in case it begins with a shorter one."""
         self._secrets = sorted({*self._secrets, *filter(None, secrets)}, key=len, reverse=True)
 
     def clean(self, text: str) -> str:
-        """A text as it may be told."""
+        """A text without any of the secrets."""
         for secret in self._secrets:
             text = hide_secret(text, secret)
         return text
 
 
 def password_in(url: str) -> str:
-    """The password in a URL; empty where it has none, or cannot be read."""
+    """The password in a URL; empty if it has none or is not valid."""
     try:
         return unquote(urlsplit(url).password or "")
     except ValueError:
@@ -42,7 +42,7 @@ def password_in(url: str) -> str:
 
 
 def hide_secret(text: str, secret: str) -> str:
-    """A text without the secret, however JSON would escape it."""
+    """A text without the secret, in any of its JSON escapes."""
     for form in _forms(secret):
         if form in text:
             text = text.replace(form, HIDDEN)
@@ -50,7 +50,7 @@ def hide_secret(text: str, secret: str) -> str:
 
 
 def hide_secret_in_bytes(body: bytes, secret: str) -> bytes:
-    """A body without the secret, however JSON would escape it."""
+    """A body without the secret, in any of its JSON escapes."""
     for form in _forms(secret):
         encoded = form.encode(errors="replace")
         if encoded in body:
@@ -60,7 +60,7 @@ def hide_secret_in_bytes(body: bytes, secret: str) -> bytes:
 
 @lru_cache(maxsize=64)
 def _forms(secret: str) -> tuple[str, ...]:
-    """The ways to write a secret: as it is, and as JSON with its various escapes; the longest first."""
+    """The forms of a secret: as it is, and with the various escapes of JSON; the longest first."""
     if not secret:
         return ()
     forms = {secret}

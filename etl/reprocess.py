@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row
@@ -20,7 +18,6 @@ from etl.cdr.answers import SUCCESS, read_answer
 from etl.cdr.legs import ClaimedRequest, Leg, LegChanges
 from etl.cdr.outcomes import Done, Empty, decide_answer
 from etl.cdr.parsing import parse_legs
-from etl.db import runs
 from etl.db.archive import (
     MALFORMED,
     ArchivedAnswer,
@@ -33,20 +30,20 @@ from etl.db.archive import (
     meant_ids,
     write_rereadings,
 )
-from etl.db.engine import in_transaction, reading
+from etl.db.engine import reading
 from etl.db.errors import is_bad_value
 from etl.db.legs import RequestKey, stored_legs, upsert_legs
 from etl.db.states import DEAD, DONE, EMPTY, PENDING, RUNNING
 from etl.errors import ExitCode, MalformedError, RequestError
 from etl.settings import Settings
-from etl.sync.ledger import is_alive, this_process
+from etl.sync.ledger import Ledger
 from etl.sync.settle import leg_changes, waiting_rules
 from etl.sync.signals import Stop
 
 CHUNK = 200  # requests per transaction, whose legs are compared and written together
 _BODIES = 20  # in memory at a time: each may have 4 MB
 _MOST_EXAMPLES = 20
-_REVIVED_AS = {DONE: "done", EMPTY: "empty", PENDING: "put_off"}  # state to column of the ledger
+_REVIVED_AS = {DONE: "done", EMPTY: "without_legs", PENDING: "put_off"}  # state to column of the ledger
 
 
 class Skipped(NamedTuple):
@@ -132,9 +129,7 @@ class Reprocessing:
         self._stop = stop
         self._on_chunk = on_chunk
         self._chunk = chunk
-        self._process = this_process()
-        self._run_id = 0
-        self._transaction = 0  # its number shows whether a commit was done whose reply was lost
+        self._ledger = Ledger(engine, command="reprocess", lease=settings.lease)
 
     def preview(self) -> Result:
         """Find out what a run would change, and change nothing."""
@@ -147,26 +142,14 @@ class Reprocessing:
 
     def apply(self) -> Result:
         """Derive legs again, chunk by chunk, until the end or a signal."""
-        in_transaction(
-            self._engine,
-            self._open_run,
-            was_done=lambda connection, _: runs.is_run_of(connection, self._run_id, self._process),
-        )
+        self._ledger.open(lambda _connection: None)
         try:
-            result = self._go_through(Result(run_id=self._run_id), self._apply_chunk)
+            result = self._go_through(Result(run_id=self._ledger.run_id), self._apply_chunk)
         except BaseException as error:
-            with suppress(Exception), self._engine.begin() as connection:
-                runs.finish_run(connection, self._run_id, outcome="failed", error=type(error).__name__)
+            self._ledger.fail(type(error).__name__)
             raise
-        finish = partial(runs.finish_run, run_id=self._run_id, outcome=result.outcome, error=None)
-        in_transaction(self._engine, finish)
+        self._ledger.close(result.outcome, None)
         return result
-
-    def _open_run(self, connection: Connection) -> None:
-        runs.abandon_dead_runs(
-            connection, process=self._process, is_alive=is_alive, lease=self._settings.lease
-        )
-        self._run_id = runs.start_run(connection, command="reprocess", batch=None, process=self._process)
 
     def _go_through(self, result: Result, take: Callable[[str, Sequence[str]], Result]) -> Result:
         for account, request_ids in self._chunks():
@@ -208,20 +191,13 @@ class Reprocessing:
         return result
 
     def _write_chunk(self, account: str, request_ids: Sequence[str]) -> Result:
-        number = self._transaction = self._transaction + 1
-
         def work(connection: Connection) -> Result:
             derived = self._derive_chunk(connection, account, request_ids, locks=True)
-            upsert_legs(connection, derived.changes, run_id=self._run_id)
+            upsert_legs(connection, derived.changes, run_id=self._ledger.run_id)
             write_rereadings(connection, derived.rereadings)
-            runs.count_run(connection, self._run_id, derived.result.counts, turn=number)
             return derived.result
 
-        return in_transaction(
-            self._engine,
-            work,
-            was_done=lambda connection, _: runs.last_turn(connection, self._run_id) >= number,
-        )
+        return self._ledger.transact(work, lambda result: result.counts)
 
     def _derive_chunk(
         self, connection: Connection, account: str, request_ids: Sequence[str], *, locks: bool

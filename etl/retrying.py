@@ -1,15 +1,16 @@
-"""How often and how patiently something is repeated. Nothing else in this project loops over tries.
+"""Retries that take seconds: how often, how long the pauses are, and what ends them.
 
-Seconds belong here, minutes and hours to the queue: a call is tried a few times within one budget, and what
-still fails then goes back to the queue. Only what is known to pass by itself is repeated.
+Longer waits belong to the queue: a call is tried a few times within one budget, and what still fails then
+goes back to the queue. Only errors that can pass by themselves are retried. No other module loops over tries.
 """
 
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import tenacity
 
@@ -18,38 +19,27 @@ from etl.errors import RateLimitedError, TransientError
 FIRST_PAUSE = 0.5  # seconds; doubled after each try
 LONGEST_PAUSE = 10.0  # seconds
 
-
 TRANSACTION_TRIES = 8
 FIRST_TRANSACTION_PAUSE = 0.05  # seconds; doubled after each try
 LONGEST_TRANSACTION_PAUSE = 2.0  # seconds
-TRANSACTION_SECONDS = 30.0  # after which no other try begins, however long each of them waited for an answer
+TRANSACTION_SECONDS = 30.0  # no further try begins after that, however long the database took to fail
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class StopSignal(Protocol):
-    """What says that the run is to end: a `threading.Event`, or something that behaves like one."""
-
-    def is_set(self) -> bool:
-        """Say whether the run is to end."""
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for `timeout` seconds, or until the run is to end."""
-
-
 class Patience:
-    """How often and for how long one call is repeated. Made once a run, and shared by its threads.
+    """How often and for how long an API call is tried. One object per run, shared by its threads.
 
-    Only a `TransientError` leads to another try. The pauses before it are random, at most 0.5, 1, 2, 4, 8,
-    10, 10, … seconds, so that calls which failed together do not come back together. A pause that the API
-    asked for is added where it is short; where it is longer, there is no other try.
+    Only a `TransientError` leads to another try. The pauses before it are random, up to 0.5, 1, 2, 4, 8, 10,
+    10, … seconds, to spread calls that failed together. A short pause that the API asked for is added to
+    that; a long one (`RateLimitedError.is_long`) ends the tries.
 
     Args:
         tries: how many tries a call has, 1 or more.
-        budget: seconds from the beginning of the first try, after which no other begins.
+        budget: seconds from the start of the first try; no try begins later.
         stop: once set, a pause ends at once and no other try begins.
-        sleep: waits for seconds; as a rule by waiting for `stop`.
+        sleep: waits for a number of seconds; by default until `stop` is set.
         rand: a random number from 0 to 1.
         clock: monotonic seconds.
     """
@@ -59,47 +49,42 @@ class Patience:
         tries: int,
         budget: float,
         *,
-        stop: StopSignal,
-        sleep: Callable[[float], object] | None = None,
+        stop: threading.Event,
+        sleep: Callable[[float], None] | None = None,
         rand: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tries = tries
-        self._budget = budget
         self._stop = stop
-        self._rand = rand
         self._clock = clock
-        # One object for all threads: what tenacity notes about a call is local to its thread.
+        # One object for all threads: tenacity keeps the state of a call in the thread.
         self._retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_may_pass_in_seconds),
-            wait=self._pause,
-            stop=self._is_enough,
-            sleep=_quietly(sleep or stop.wait),
+            retry=tenacity.retry_if_exception(_can_pass_in_seconds),
+            wait=tenacity.wait_combine(_FullJitter(FIRST_PAUSE, LONGEST_PAUSE, rand), _retry_after),
+            stop=tenacity.stop_after_attempt(tries)
+            | tenacity.stop_when_event_set(stop)
+            | _StopAtBudget(budget, clock),
+            sleep=sleep or tenacity.sleep_using_event(stop),
             reraise=True,
         )
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the function until it returns or the patience is used up, and raise what it raised last.
+        """Call the function until it returns or no try is left; then raise what it raised last.
 
-        The tries are not reported: a caller that wants to know counts them inside the function.
+        The tries are not reported: a caller that needs their number counts them inside the function.
         """
-        call = _Call(self._clock(), self._stop)
-        result: T = self._retrying(_try_once, call, function, *args, **kwargs)
-        return result
+        failure: TransientError | None = None
 
-    def _pause(self, state: tenacity.RetryCallState) -> float:
-        pause = _jittered(self._rand(), state.attempt_number, FIRST_PAUSE, LONGEST_PAUSE)
-        error = state.outcome.exception() if state.outcome else None
-        return pause + (error.retry_after or 0.0 if isinstance(error, RateLimitedError) else 0.0)
+        def attempt(_began: float) -> T:
+            nonlocal failure
+            if failure is not None and self._stop.is_set():  # it was set during the pause
+                raise failure
+            try:
+                return function(*args, **kwargs)
+            except TransientError as error:
+                failure = error
+                raise
 
-    def _is_enough(self, state: tenacity.RetryCallState) -> bool:
-        call: _Call = state.args[0]
-        next_begins = self._clock() + state.upcoming_sleep
-        return (
-            state.attempt_number >= self._tries
-            or next_begins > call.began + self._budget
-            or self._stop.is_set()
-        )
+        return self._retrying(attempt, self._clock())
 
 
 def retry_transaction(
@@ -107,65 +92,60 @@ def retry_transaction(
     *,
     is_transient: Callable[[BaseException], bool],
     tries: int = TRANSACTION_TRIES,
-    sleep: Callable[[float], object] = time.sleep,  # noqa: TID251 (a stop must not cut a commit's tries short)
+    sleep: Callable[[float], None] = time.sleep,  # noqa: TID251 (a stop must not interrupt the tries of a commit)
     rand: Callable[[], float] = random.random,
 ) -> T:
-    """Do a whole database transaction again where it failed by a conflict, and raise what it raised last.
+    """Run a database transaction again after a conflict, and raise what it raised last.
 
     Args:
-        work: the transaction, from its beginning to its commit.
+        work: the whole transaction, from its beginning to its commit.
         is_transient: whether an error is a conflict that passes: a deadlock, a lock, a serialization failure.
-        tries: how many tries it has; the seven pauses between eight are 5 seconds together at most.
-        sleep: waits for seconds.
+        tries: how many tries it has; the seven pauses between eight tries take 5 seconds at most.
+        sleep: waits for a number of seconds.
         rand: a random number from 0 to 1.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_transient),
-        wait=lambda state: _jittered(
-            rand(), state.attempt_number, FIRST_TRANSACTION_PAUSE, LONGEST_TRANSACTION_PAUSE
-        ),
+        wait=_FullJitter(FIRST_TRANSACTION_PAUSE, LONGEST_TRANSACTION_PAUSE, rand),
         stop=tenacity.stop_after_attempt(tries) | tenacity.stop_after_delay(TRANSACTION_SECONDS),
-        sleep=_quietly(sleep),
+        sleep=sleep,
         reraise=True,
     )
     return retrying(work)
 
 
-class _Call:
-    """What is remembered of one call: when it began, and how it failed last."""
+class _FullJitter(tenacity.wait_exponential):
+    """A random part of a pause that doubles up to a cap.
 
-    __slots__ = ("began", "failure", "stop")
+    It stays random at the cap, unlike `wait_exponential_jitter`: otherwise those that wait longest would all
+    come back at the same moment. `wait_random_exponential` does the same, but takes no `rand`.
+    """
 
-    def __init__(self, began: float, stop: StopSignal) -> None:
-        self.began = began
-        self.failure: TransientError | None = None
-        self.stop = stop
+    def __init__(self, first: float, longest: float, rand: Callable[[], float]) -> None:
+        super().__init__(multiplier=first, max=longest)
+        self._rand = rand
 
-
-def _try_once(call: _Call, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    if call.failure is not None and call.stop.is_set():  # the stop came during the pause
-        raise call.failure
-    try:
-        return function(*args, **kwargs)
-    except TransientError as failure:
-        call.failure = failure
-        raise
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        return self._rand() * super().__call__(retry_state)
 
 
-def _may_pass_in_seconds(error: BaseException) -> bool:
+class _StopAtBudget(tenacity.stop.stop_base):
+    """No further try where it would begin after the budget. tenacity's `stop_before_delay` takes no clock."""
+
+    def __init__(self, budget: float, clock: Callable[[], float]) -> None:
+        self._budget = budget
+        self._clock = clock
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        began: float = retry_state.args[0]  # of `attempt` in Patience.call
+        return self._clock() + retry_state.upcoming_sleep > began + self._budget
+
+
+def _retry_after(state: tenacity.RetryCallState) -> float:
+    """The pause that the API asked for with its last answer, in seconds; 0 if it asked for none."""
+    error: Any = state.outcome.exception() if state.outcome else None
+    return (error.retry_after or 0.0) if isinstance(error, RateLimitedError) else 0.0
+
+
+def _can_pass_in_seconds(error: BaseException) -> bool:
     return isinstance(error, TransientError) and not (isinstance(error, RateLimitedError) and error.is_long)
-
-
-def _jittered(rand: float, tries: int, first: float, longest: float) -> float:
-    """Full jitter, also where the pause no longer grows: otherwise those that wait longest meet again."""
-    return rand * min(longest, first * 2.0 ** min(tries - 1, 60))
-
-
-def _quietly(sleep: Callable[[float], object]) -> Callable[[float], None]:
-    """A sleep as tenacity wants it: without a result, and not asked for when there is nothing to wait."""
-
-    def pause(seconds: float) -> None:
-        if seconds > 0:
-            sleep(float(seconds))
-
-    return pause

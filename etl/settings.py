@@ -1,7 +1,7 @@
-"""The configuration: option, then environment, then TOML file, then default.
+"""The settings: option, then environment, then TOML file, then default.
 
-Everything that is wrong is named at once, with the place where it was read. Secrets come from the
-environment or from files, never from an option, and are never shown.
+One error names everything that is wrong, and where it was read. Secrets come from the environment or from
+files, never from an option, and are never shown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 import platformdirs
 
-from etl.errors import SettingsError
+from etl.errors import SettingsError, did_you_mean
 
 API_URL = "https://piopiy.telecmi.com/v1/piopiy/requestid_cdr"
 DEFAULT_ACCOUNT = "default"
@@ -35,30 +35,30 @@ def parse_duration(text: str | float) -> timedelta:
     """Read `30s`, `15m`, `72h`, `7d`, or seconds as a bare number.
 
     Raises:
-        ValueError: the text is no duration.
+        ValueError: the text is not a valid duration.
     """
     match = _DURATION.fullmatch(str(text).strip().lower())
     if match is None or isinstance(text, bool):
-        raise ValueError(f"{text!r} is no duration: write 30s, 15m, 72h, 7d, or seconds")
+        raise ValueError(f"{text!r} is not a valid duration. Use 30s, 15m, 72h, 7d, or seconds")
     seconds = float(match[1]) * _UNITS[match[2]]
     if seconds > _LONGEST_SECONDS:
-        raise ValueError(f"{text!r} is too long: ten years are the most")
+        raise ValueError(f"{text!r} is too long. The longest duration is ten years")
     return timedelta(seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One PIOPIY account: the name it goes by here, and the credentials that ask for its calls."""
+    """One PIOPIY account: its name in the settings, and its credentials."""
 
     name: str
     app_id: int
     secret: str = field(repr=False)
-    secret_file: Path | None = field(default=None, compare=False)  # that it was read from
-    secret_env: str | None = field(default=None, compare=False)  # likewise
+    secret_file: Path | None = field(default=None, compare=False)  # the file that the secret came from
+    secret_env: str | None = field(default=None, compare=False)  # the variable that the secret came from
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Every setting, typed, with its default. Its name here is its name in the TOML file."""
+    """Every setting, with its type and default. The names are those of the TOML file."""
 
     database_url: str = ""  # empty: a SQLite file in the user's data folder
     api_url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/?#@]+(/\S*)?$")] = API_URL
@@ -80,12 +80,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     accounts: dict[str, Account] = msgspec.field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Name no value: URLs can hold passwords."""
+        """Show no values: URLs can contain passwords."""
         return "Settings(…)"
 
 
 SETTING_NAMES = tuple(name for name in Settings.__struct_fields__ if name != "accounts")
-_FROM_FILE = ("database_url", "ping_url")  # may be read from the file that `…_FILE` names
+_FROM_FILE = ("database_url", "ping_url")  # can also be read from the file that `…_FILE` names
 _OF_ACCOUNTS = {"app_id", "secret_file", "secret_env"}
 _HINTS = {
     "api_url": "an http:// or https:// URL without user or password",
@@ -102,15 +102,15 @@ def environment_name(setting: str) -> str:
 
 
 def load_settings(options: Mapping[str, object], environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings from all their places.
+    """Read the settings from options, environment and TOML file.
 
     Args:
-        options: what was given on the command line, by setting; None where it was not. `config` is the
-            path of the TOML file.
+        options: values of the command line, by setting; None for an option that was not given. `config` is
+            the path of the TOML file.
         environment: the environment variables.
 
     Raises:
-        SettingsError: one or more settings are wrong; the message has a line for each.
+        SettingsError: one or more settings are wrong; the message has one line for each.
     """
     problems: list[str] = []
     path, is_named = config_path(options, environment), bool(_named_config(options, environment))
@@ -124,14 +124,16 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str] 
             _convert(name, value, place, values, problems)
     known = {*SETTING_NAMES, "accounts"}
     problems += [
-        f"{path}: there is no setting {name!r}{_alike(name, known)}" for name in content if name not in known
+        f"{path}: {_no_setting(name, known, shown=repr(name))}" for name in content if name not in known
     ]
     values["accounts"] = _accounts(content.get("accounts", {}), path, environment, problems)
     settings = Settings(**values)
     if not settings.request_timeout:
         problems.append("request_timeout must be more than 0")
     if settings.lease < 2 * settings.request_timeout:
-        problems.append("lease must be at least twice request_timeout, or claims expire during their call")
+        problems.append(
+            "lease must be at least twice request_timeout. Otherwise claims expire during their call"
+        )
     if problems:
         raise SettingsError("The configuration is wrong:\n" + "\n".join(f"  {line}" for line in problems))
     if not settings.database_url:
@@ -140,28 +142,28 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str] 
 
 
 def default_database_url() -> str:
-    """The SQLite file in the user's data folder, so that the working directory does not matter."""
+    """The URL of the SQLite file in the user's data folder; independent of the working directory."""
     return f"sqlite:///{Path(platformdirs.user_data_dir(_NAME, appauthor=False)) / 'cdr-sync.sqlite3'}"
 
 
 def default_config_path() -> Path:
-    """Where the TOML file is looked for when none is named."""
+    """The path of the TOML file if none is named."""
     return Path(platformdirs.user_config_dir(_NAME, appauthor=False)) / "cdr-sync.toml"
 
 
 def expanded(name: str) -> Path:
-    """The file of this name, which may begin with ~ for a user's home."""
-    return Path(os.path.expanduser(name))  # noqa: PTH111 (pathlib's fails where there is no such user)
+    """The path of a file whose name may begin with ~ for a user's home folder."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 (pathlib's fails if there is no such user)
 
 
 def config_path(options: Mapping[str, object], environment: Mapping[str, str] = os.environ) -> Path:
-    """The TOML file, whether or not it is there: the one that is named, or else the default one."""
+    """The path of the TOML file, named or default, whether or not the file exists."""
     named = _named_config(options, environment)
     return expanded(str(named)) if named else default_config_path()
 
 
 def url_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """The files that are named to hold URLs which are secret or hold a password."""
+    """The files that contain URLs, which can be secret or contain a password."""
     variables = [f"{environment_name(name)}_FILE" for name in _FROM_FILE]
     return [expanded(environment[name]) for name in variables if environment.get(name)]
 
@@ -171,7 +173,7 @@ def _named_config(options: Mapping[str, object], environment: Mapping[str, str])
 
 
 def unknown_variables(accounts: Iterable[Account], environment: Mapping[str, str] = os.environ) -> list[str]:
-    """What to say of the environment variables that are named as if they were settings, and are none."""
+    """One message per environment variable that is named like a setting but is not one."""
     begin = environment_name("")
     known = {
         "CONFIG",
@@ -180,33 +182,30 @@ def unknown_variables(accounts: Iterable[Account], environment: Mapping[str, str
     }
     ours = {f"{begin}{name}" for name in known} | {account.secret_env for account in accounts}
     return [
-        f"there is no setting {name}{_alike(name.removeprefix(begin), known, begin)}"
+        _no_setting(name.removeprefix(begin), known, shown=name, begin=begin)
         for name in sorted(environment)
         if name.startswith(begin) and name not in ours
     ]
 
 
 def eclipsed_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """What to say of the variables that name a file which is not read, since the value itself is set too."""
+    """One message per variable that names a file which is not read, because the value itself is set."""
     names = ("PIOPIY_SECRET", *map(environment_name, _FROM_FILE))
     return [
-        f"{name}_FILE is not read, since {name} is set too"
+        f"{name}_FILE is not read, because {name} is set too"
         for name in names
         if environment.get(name) and environment.get(f"{name}_FILE")
     ]
 
 
-def _alike(name: str, known: Iterable[str], begin: str = "") -> str:
-    """The question whether another name was meant, where one is spelled alike."""
-    from difflib import get_close_matches  # noqa: PLC0415 (only where something is wrong)
-
-    # In the order of names: the closest one must not depend on the order of a set.
-    return "".join(f": did you mean {begin}{one}?" for one in get_close_matches(name, sorted(known), n=1))
+def _no_setting(name: str, known: Iterable[str], *, shown: str, begin: str = "") -> str:
+    question = did_you_mean(name, known, shown=lambda one: f"{begin}{one}")
+    return f"there is no setting {shown}{'. ' if question else ''}{question}"
 
 
 def _require_region(region: str) -> None:
-    """Refuse a country whose numbers nobody can read."""
-    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415 (few name a region, and a run may need none)
+    """Reject a country that the library for phone numbers does not support."""
+    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415 (slow to import, and needed only for this setting)
 
     if region not in SUPPORTED_REGIONS:
         raise ValueError(region)
@@ -221,14 +220,14 @@ def _read_toml(path: Path, problems: list[str], *, is_named: bool) -> dict[str, 
     except OSError as error:
         problems.append(f"{path}: cannot be read: {error.strerror}")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        problems.append(f"{path}: is not TOML: {error}")
+        problems.append(f"{path}: is not valid TOML: {error}")
     return {}
 
 
 def _find(
     name: str, options: Mapping[str, object], environment: Mapping[str, str], problems: list[str]
 ) -> tuple[str, object]:
-    """Look a setting up outside the file, the strongest place first: where it was found, and its value."""
+    """Look up a setting outside the TOML file, by precedence: where it was found, and its value."""
     variable = environment_name(name)
     file_variable = f"{variable}_FILE"
     if options.get(name) is not None:
@@ -244,7 +243,7 @@ def _convert(name: str, value: object, place: str, values: dict[str, Any], probl
     field_type = _FIELD_TYPES[name]
     if field_type is timedelta:
         try:
-            values[name] = parse_duration(value)  # type: ignore[arg-type]  # refuses what is no text or number
+            values[name] = parse_duration(value)  # type: ignore[arg-type]  # rejects what is not a string or a number
         except ValueError as error:
             problems.append(f"{place}: {error}")
         return
@@ -253,12 +252,12 @@ def _convert(name: str, value: object, place: str, values: dict[str, Any], probl
         if name == "default_region":
             _require_region(values[name])
     except ValueError:
-        # The value is not repeated, since it could hold a password.
+        # The value is not repeated, because it could contain a password.
         problems.append(f"{place} must be {_wanted(name)}")
 
 
 def _wanted(name: str) -> str:
-    """What a setting takes, but for durations."""
+    """The values that a setting accepts, in words. Durations have their own message."""
     field_type = _FIELD_TYPES[name]
     if name in _HINTS:
         return _HINTS[name]
@@ -276,7 +275,7 @@ def _accounts(
 ) -> dict[str, Account]:
     accounts: dict[str, Account] = {}
     if not isinstance(tables, dict):
-        problems.append(f"{path}: accounts must be tables such as [accounts.sales]")
+        problems.append(f"{path}: accounts must be tables, such as [accounts.sales]")
         tables = {}
     merged: dict[str, dict[str, object]] = {
         name: dict(table) if isinstance(table, dict) else {} for name, table in tables.items()
@@ -308,13 +307,13 @@ def _account(
     place = f"account {name!r}"
     app_id = str(table.get("app_id") or "").strip()
     if not (app_id.isascii() and app_id.isdigit() and len(app_id) <= 18):  # noqa: PLR2004 (fits 64 bits)
-        problems.append(f"{place}: app_id must be the number that PIOPIY shows (PIOPIY_APP_ID)")
+        problems.append(f"{place}: app_id must be the number that the PIOPIY dashboard shows (PIOPIY_APP_ID)")
     unknown = set(table) - _OF_ACCOUNTS
     if "secret" in unknown:
-        problems.append(f"{path}: {place}: a secret does not belong here: use secret_file or secret_env")
+        problems.append(f"{path}: {place}: a secret must not be in this file. Use secret_file or secret_env")
     elif unknown:
         problems += [
-            f"{path}: {place}: there is no setting {name!r}{_alike(name, _OF_ACCOUNTS)}"
+            f"{path}: {place}: {_no_setting(name, _OF_ACCOUNTS, shown=repr(name))}"
             for name in sorted(unknown)
         ]
     secret = ""
@@ -323,11 +322,11 @@ def _account(
     elif variable := table.get("secret_env"):
         secret = environment.get(str(variable), "").strip()
         if not secret:
-            # What is no name could be the secret itself, typed into the wrong place: it is not repeated.
+            # Anything but a name could be the secret itself, typed in the wrong place: do not repeat it.
             shown = str(variable) if _VARIABLE.fullmatch(str(variable)) else "that secret_env names"
             problems.append(f"{place}: the environment variable {shown} is empty or not set")
     else:
-        problems.append(f"{place}: has no secret: set PIOPIY_SECRET or PIOPIY_SECRET_FILE, or secret_file")
+        problems.append(f"{place}: has no secret. Set PIOPIY_SECRET, PIOPIY_SECRET_FILE or secret_file")
     if len(name) > LONGEST_NAME:
         problems.append(f"{place}: the name is longer than {LONGEST_NAME} characters")
     if len(problems) > before:
@@ -340,7 +339,8 @@ def _read_secret_file(file: str, place: str, problems: list[str]) -> str | None:
     try:
         value = expanded(file).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        shown = file if "/" in file or "\\" in file else "the file that it names"  # likewise
+        # A word without a slash could be the secret itself: do not repeat it.
+        shown = file if "/" in file or "\\" in file else "the file that it names"
         problems.append(f"{place}: {shown} cannot be read: {getattr(error, 'strerror', None) or 'not text'}")
         return None
     if not value:

@@ -1,25 +1,29 @@
-"""Runs the migrations: on the connection that `cdr-sync db` hands over, or for the `alembic` command."""
+"""Run the migrations: on the connection that `cdr-sync db` passes, or for the `alembic` command."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from alembic import context
-from alembic.ddl.mysql import MariaDBImpl, MySQLImpl
+from alembic.ddl.mysql import MySQLImpl
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Column, Connection, Index, Table, inspect
 from sqlalchemy.types import TypeEngine
 
+from etl.db import SCHEMA_REVISION
+from etl.db.dialects import ExactText, Instant, LongText, Money
 from etl.db.engine import open_engine
 from etl.db.indexes import is_in_models, metadata
-from etl.db.dialects import ExactText, Instant, LongText, Money
+from etl.db.views import comment_views
 from etl.settings import load_settings
 
 
-class OnlyWhatIsLeft(MySQLImpl):
-    """Takes no step of a migration twice: each looks first whether it has been taken.
+class SkipWhatIsDone(MySQLImpl):
+    """Skips the steps of a migration that a stopped run of it has taken already.
 
-    DDL commits by itself here, so that what a stopped migration did is there when it is run again. Steps that
-    are SQL of a migration's own must be repeatable by themselves, as `DROP VIEW IF EXISTS` is.
+    Each DDL statement commits by itself on MySQL and MariaDB. SQL that a migration executes itself must be
+    repeatable, as `DROP VIEW IF EXISTS` is.
     """
 
     __dialect__ = "mysql"
@@ -57,44 +61,40 @@ class OnlyWhatIsLeft(MySQLImpl):
             super().drop_index(index, **options)
 
 
-class OnlyWhatIsLeftOnMariadb(OnlyWhatIsLeft, MariaDBImpl):
-    """The same, by the other name that the dialect has."""
-
-    __dialect__ = "mariadb"
-
-
 def render_item(kind: str, item: object, _context: object) -> str | bool:
-    """Write our column types into new migrations as plain ones: a migration imports nothing of `etl`."""
-    plain = {
-        LongText: "sa.Text()",
-        Instant: "INSTANT",
-        Money: "sa.Numeric(38, 18)",
-        ExactText: "exact_text(…)",
-    }
+    """Write our column types into new migrations by their names in 0001, which imports nothing of `etl`."""
+    plain = {LongText: "BODY", Instant: "INSTANT", Money: "MONEY", ExactText: "exact_text(…)"}
     if kind == "type" and isinstance(item, TypeEngine):
         return next((text for ours, text in plain.items() if isinstance(item, ours)), False)
     return False
 
 
+def comment_newest_views(ctx: MigrationContext, heads: Collection[str], **_: object) -> None:
+    """Comment the views as the models do, whose text a migration would only repeat."""
+    if SCHEMA_REVISION in heads and ctx.connection is not None:
+        comment_views(ctx.connection)
+
+
 def migrate(connection: Connection) -> None:
-    """Run what the command asked for, in one transaction where the database can."""
+    """Run what the command asked for, in one transaction where the database supports that."""
     context.configure(
         connection=connection,
         target_metadata=metadata,
         include_object=is_in_models,
         render_item=render_item,
         render_as_batch=True,
+        on_version_apply=comment_newest_views,
     )
     with context.begin_transaction():
         context.run_migrations()
 
 
 if context.is_offline_mode():
-    raise SystemExit("Migrations look at the database that they change: run them online")
+    raise SystemExit("Migrations read the database that they change, so they cannot run offline (--sql)")
 
-handed_over = context.config.attributes.get("connection")
-if handed_over is not None:
-    migrate(handed_over)
+given = context.config.attributes.get("connection")
+if given is not None:
+    migrate(given)
 else:
     with open_engine(load_settings({}).database_url).begin() as own:
         migrate(own)

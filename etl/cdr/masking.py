@@ -1,4 +1,4 @@
-"""Telephone numbers and agent IDs made unrecognizable: the country code and the last two digits stay."""
+"""Mask phone numbers and agent IDs: the country code and the last two digits stay."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ from functools import lru_cache
 from etl.cdr.numbers import read_number
 
 _KEPT = 2
-# What can be a number or an agent's ID in free text, whatever stands round it ("tel:98…", "98…@host"): seven
-# digits with up to three other signs between one and the next, or five that are grouped as people do. A date
-# or an amount can look the same, and is masked too.
+# What can be a number or an agent's ID in free text, also in "tel:98…" or "98…@host": seven digits with up to
+# three other characters between them, or five grouped as people write them. A date or an amount can look the
+# same, and is masked too.
 _NUMBER = re.compile(r"\+?\d(?:[\W_]{0,3}\d){6,}|\+?\d(?:[ ()_-]?\d){4,}")
-
-# Whom a leg called, in the sentences of the view data_quality: anything at all, and an agent's name too. What
-# stands behind is the view's own, and its amounts and seconds stay.
-_CALLED = re.compile(
-    r"(?P<before>leg .+? (?:to|calls) )(?P<called>.+)"
-    r"(?P<after>, whose country is unknown| is not in a later answer| lasts \d+ s, .*| has (?:no|the|a) .*)",
-    re.DOTALL,
-)
 
 
 @lru_cache(maxsize=65_536)
 def masked_number(text: str, region: str) -> str:
-    """A number such as 4471000000 as `+91…00`; what is no valid number shows its last two characters alone.
+    """A number such as 4471000000 as `+91…00`; of what is not a valid number, the last two characters.
 
     Args:
         text: the number or agent ID, as sent.
@@ -39,15 +31,5 @@ def masked_number(text: str, region: str) -> str:
 
 
 def masked_text(text: str, region: str) -> str:
-    """Free text such as a status, without what can be a number in it."""
+    """Free text such as a status, with everything masked that can be a number."""
     return _NUMBER.sub(lambda found: masked_number(re.sub(r"[^\d+_]", "", found[0]), region), text)
-
-
-def masked_detail(detail: str, region: str) -> str:
-    """A sentence of the view data_quality, without whom it names as called."""
-    found = _CALLED.fullmatch(detail)
-    if found is None:
-        return masked_text(detail, region)
-    called = found["called"]
-    hidden = called if called == "nobody" else masked_number(called, region)
-    return f"{masked_text(found['before'], region)}{hidden}{found['after']}"

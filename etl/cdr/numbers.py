@@ -1,8 +1,8 @@
-"""Telephone numbers: from what a JSON number has left of them to E.164 and a country.
+"""Phone numbers: from the digits that the API sends to E.164 and a country.
 
 A JSON number loses leading zeros and the plus: the vendor's sample `4471000000` is the Indian national
-number +914471000000, not a British one. So a number is read as a national one of the default region first,
-and only then as an international one that lost its plus. What is no valid number stays unknown.
+number +914471000000, not a British one. So a number is read as a national number of the default region
+first, and only then as an international one without its plus. An invalid number stays unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _ALPHA_2 = 2
 
 
 class PhoneNumber(NamedTuple):
-    """A number in E.164 and its country in ISO 3166 alpha-2; None where unknown."""
+    """A number in E.164 and its country in ISO 3166 alpha-2; None if unknown."""
 
     e164: str | None
     country: str | None
@@ -25,11 +25,16 @@ UNKNOWN = PhoneNumber(None, None)
 
 @lru_cache(maxsize=65_536)
 def read_number(text: str, region: str) -> PhoneNumber:
-    """Read a number as it was sent; `region` is the ISO 3166 alpha-2 of numbers without a country code."""
+    """Read a number as it was sent.
+
+    Args:
+        text: digits, with or without a plus in front.
+        region: ISO 3166 alpha-2 country of numbers without a country code.
+    """
     digits = text.removeprefix("+")
     if not (digits.isascii() and digits.isdigit()):
         return UNKNOWN
-    import phonenumbers  # noqa: PLC0415 (slow to import, and a run with nothing to do needs none)
+    import phonenumbers  # noqa: PLC0415 (slow to import, and not needed by an idle run)
 
     for candidate, home in ((text, region), (f"+{digits}", None)):
         try:

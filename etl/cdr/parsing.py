@@ -1,8 +1,9 @@
-"""Parsing legs: nine documented fields, whose types drift, into values that can be trusted.
+"""Parses legs: the nine documented fields, whose types vary, become values of a fixed type.
 
-Numbers arrive as numbers or as text, money as `0.39`, `0` or `"17507.49999999892"`, times in milliseconds
-here and in seconds in sibling webhooks. Whatever fits is taken, trimmed; whatever does not is malformed,
-with the field's name. Absent and null are None (an empty string for numbers of telephones), never 0.
+Numbers arrive as numbers or as strings, money as `0.39`, `0` or `"17507.49999999892"`, times in milliseconds
+here and in seconds in sibling webhooks. A value that fits is trimmed and kept; any other makes the answer
+malformed, and the error names the field. Missing and null become None (an empty string for phone numbers),
+never 0.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from etl.errors import MalformedError
 DOCUMENTED_FIELDS = frozenset(
     {"leg", "from", "to", "time", "duration", "rate", "balance", "direction", "status"}
 )
-# The widths of the columns: what is longer is malformed rather than cut.
+# The widths of the columns: a longer value is malformed, and never cut.
 LEG_LENGTH, NUMBER_LENGTH, WORD_LENGTH = 16, 64, 32
 MONEY_DECIMALS, MONEY_INTEGER_DIGITS = 18, 20
 
-# 10^11 seconds are the year 5138, 10^11 milliseconds the year 1973: no call lies between the two readings.
+# 10^11 seconds are the year 5138, 10^11 milliseconds the year 1973: no call can be read either way.
 _MILLISECONDS_FROM = 100_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -36,8 +37,12 @@ _EXACT = Context(prec=MONEY_DECIMALS + MONEY_INTEGER_DIGITS + 2, rounding=ROUND_
 def parse_legs(answer: Answer, *, region: str) -> tuple[Leg, ...]:
     """Turn an answer's legs into records, in the order in which they were sent.
 
+    Args:
+        answer: a valid answer.
+        region: ISO 3166 alpha-2 country of phone numbers without a country code.
+
     Raises:
-        MalformedError: a field breaks the format; the message names it with its position and value.
+        MalformedError: a field breaks the format; the message names the field, its position and its value.
     """
     legs = []
     for position, sent in enumerate(answer.legs):
@@ -46,7 +51,7 @@ def parse_legs(answer: Answer, *, region: str) -> tuple[Leg, ...]:
         except _FieldError as error:
             raise MalformedError(f"`cdr[{position}].{error.field}` {error.problem}") from None
         except RecursionError:
-            raise MalformedError(f"`cdr[{position}]` has a field that is nested too deep") from None
+            raise MalformedError(f"`cdr[{position}]` has a field that is nested too deeply") from None
     return tuple(legs)
 
 
@@ -58,8 +63,8 @@ class _FieldError(Exception):
 
 
 def _parse_leg(sent: Mapping[str, object], region: str) -> Leg:
-    from_number = _number_of_telephone(sent, "from")
-    to_number = _number_of_telephone(sent, "to")
+    from_number = _phone_number(sent, "from")
+    to_number = _phone_number(sent, "to")
     caller = read_number(from_number, region)
     called = read_number(to_number, region)
     return Leg(
@@ -82,8 +87,8 @@ def _parse_leg(sent: Mapping[str, object], region: str) -> Leg:
 def _leg_letter(sent: Mapping[str, object]) -> str:
     value = _text(sent, "leg", LEG_LENGTH)
     if not value:
-        raise _FieldError("leg", "is missing: without it a leg cannot be told from another")
-    return _storable(value.lower(), "leg", LEG_LENGTH)  # some letters are longer in lower case
+        raise _FieldError("leg", "is missing, but it identifies the leg")
+    return _storable(value.lower(), "leg", LEG_LENGTH)  # some letters get longer in lower case
 
 
 def _word(sent: Mapping[str, object], field: str) -> str | None:
@@ -95,26 +100,26 @@ def _text(sent: Mapping[str, object], field: str, length: int) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _FieldError(field, f"is {describe(value)}, where a text was expected")
+        raise _FieldError(field, f"is {describe(value)}, but a string was expected")
     return _storable(value.strip(), field, length)
 
 
 def _storable(text: str, field: str, length: int) -> str:
-    """Refuse what some database would: too long, a NUL, half a surrogate pair."""
+    """Reject what some database would reject: too long, a NUL, half a surrogate pair."""
     if len(text) > length:
         raise _FieldError(field, f"is longer than {length} characters")
     if not text.isascii() or not text.isprintable():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise _FieldError(field, "holds half a character (a lone surrogate)") from None
+            raise _FieldError(field, "contains half a character (a lone surrogate)") from None
         if "\x00" in text:
-            raise _FieldError(field, "holds a NUL character")
+            raise _FieldError(field, "contains a NUL character")
     return text
 
 
-def _number_of_telephone(sent: Mapping[str, object], field: str) -> str:
-    """A telephone number as text; what is no number, such as an agent's ID, is text all the same."""
+def _phone_number(sent: Mapping[str, object], field: str) -> str:
+    """A phone number as text; any other text, such as an agent's ID, is kept too."""
     value = sent.get(field)
     if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
         value = f"{value:f}".partition(".")[0] if value.adjusted() < NUMBER_LENGTH else str(value)
@@ -125,12 +130,12 @@ def _number_of_telephone(sent: Mapping[str, object], field: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _FieldError(field, f"is {describe(value)}, where a telephone number was expected")
+        raise _FieldError(field, f"is {describe(value)}, but a phone number was expected")
     return _storable(value.strip(), field, NUMBER_LENGTH)
 
 
 def _decimal(sent: Mapping[str, object], field: str) -> Decimal | None:
-    """A number, or a text that is one, exactly as it was written."""
+    """A number, sent as a number or as a string, with exactly the digits that were sent."""
     value = sent.get(field)
     if value is None:
         return None
@@ -138,24 +143,24 @@ def _decimal(sent: Mapping[str, object], field: str) -> Decimal | None:
         text = value.strip()
         try:
             number = _EXACT.create_decimal(Decimal(text)) if text.isascii() and "_" not in text else None
-        except ArithmeticError:  # no number, or one that no context can hold
+        except ArithmeticError:  # not a number, or too large for the context
             number = None
     elif isinstance(value, int | Decimal) and not isinstance(value, bool):
         number = Decimal(value)
     else:
         number = None
     if number is None or not number.is_finite():
-        raise _FieldError(field, f"is {describe(value)}, where a number was expected")
+        raise _FieldError(field, f"is {describe(value)}, but a number was expected")
     return number
 
 
 def _money(sent: Mapping[str, object], field: str) -> Decimal | None:
-    """Money, exact to 18 decimals, of which a real amount never needs more."""
+    """An amount of money, exact to 18 decimals; real amounts need fewer."""
     value = _decimal(sent, field)
     if value is None:
         return None
     if value and value.adjusted() >= MONEY_INTEGER_DIGITS:
-        raise _FieldError(field, f"is {describe(value)}, which is no plausible amount of money")
+        raise _FieldError(field, f"is {describe(value)}, which is too large for an amount of money")
     exponent = value.as_tuple().exponent
     if isinstance(exponent, int) and exponent < -MONEY_DECIMALS:
         value = value.quantize(_MONEY_QUANTUM, context=_EXACT)
@@ -163,34 +168,34 @@ def _money(sent: Mapping[str, object], field: str) -> Decimal | None:
 
 
 def _duration(sent: Mapping[str, object]) -> int | None:
-    """Whole seconds; a fraction is rounded half up, and stays readable in the archive."""
+    """Whole seconds. A fraction is rounded half up; the archive keeps what was sent."""
     value = _decimal(sent, "duration")
     if value is None:
         return None
     if value < 0 or value.adjusted() > len(str(_LONGEST_SECONDS)):
-        raise _FieldError("duration", f"is {describe(value)}, where seconds were expected")
+        raise _FieldError("duration", f"is {describe(value)}, but a number of seconds was expected")
     seconds = int(value.to_integral_value(rounding=ROUND_HALF_UP))
     if seconds > _LONGEST_SECONDS:
-        raise _FieldError("duration", f"is {describe(value)}, where seconds were expected")
+        raise _FieldError("duration", f"is {describe(value)}, but a number of seconds was expected")
     return seconds
 
 
 def _call_time(sent: Mapping[str, object]) -> datetime:
-    """The instant of the call, from epoch milliseconds, or seconds, told apart by their size."""
+    """The time of the call, from epoch milliseconds or seconds; their size shows which."""
     value = _decimal(sent, "time")
     if value is None:
-        raise _FieldError("time", "is missing: without it a leg cannot be told from another")
+        raise _FieldError("time", "is missing, but it identifies the leg")
     if value > 0 and value.adjusted() < MONEY_INTEGER_DIGITS:
         microseconds = int(value * (1_000 if value >= _MILLISECONDS_FROM else 1_000_000))
         if microseconds < (_LATEST - _EPOCH) // timedelta(microseconds=1):
             instant = _EPOCH + timedelta(microseconds=microseconds)
             if instant >= _EARLIEST:
                 return instant
-    raise _FieldError("time", f"is {describe(value)}, which is no instant between 2000 and 2100")
+    raise _FieldError("time", f"is {describe(value)}, which is not a time between 2000 and 2100")
 
 
 def _extra(sent: Mapping[str, object]) -> Mapping[str, object] | None:
-    """The fields that the documentation does not know, kept as they are."""
+    """The undocumented fields, unchanged; None if there are none."""
     if DOCUMENTED_FIELDS.issuperset(sent):
         return None
     return {
@@ -201,7 +206,7 @@ def _extra(sent: Mapping[str, object]) -> Mapping[str, object] | None:
 
 
 def _plain(value: object, field: str) -> object:
-    """A value that every JSON column takes and gives back: no NUL, and no digit lost to a float."""
+    """A value that every JSON column stores and returns unchanged: no NUL, no digits lost to a float."""
     match value:
         case str():
             return _storable(value, field, 65_536)

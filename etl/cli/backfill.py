@@ -29,9 +29,8 @@ from etl.cli.options import (
     time_limit_option,
     workers_option,
 )
-from etl.cli.output import counted, print_json, shown, told_states
-from etl.cli.running import summary_document, summary_text, tell_problems, work
-from etl.cli.tracing import traced
+from etl.cli.output import counted, format_states, format_value, print_json
+from etl.cli.running import report_problems, run_job, summary_document, summary_text
 from etl.db.states import DEAD, DONE, EMPTY, PENDING, RUNNING
 from etl.errors import UsageError
 from etl.id_files import RequestIds
@@ -209,17 +208,15 @@ def _mark(app: App, backfill: Backfill, ids: RequestIds | None, *, is_dry_run: b
 
 
 def _run(app: App, backfill: Backfill, account: str | None, limits: Limits) -> Summary:
-    with traced(app, "backfill") as trace:
-        trace.summary = summary = work(
-            app,
-            app.accounts(account),
-            limits,
-            engine=backfill.engine,
-            command="backfill",
-            tells_off_terminal=True,
-            observers=trace.observers,
-        )
-    tell_problems(app, summary)
+    summary = run_job(
+        app,
+        app.accounts(account),
+        limits,
+        engine=backfill.engine,
+        command="backfill",
+        logs_progress=True,
+    )
+    report_problems(app, summary)
     return summary
 
 
@@ -320,11 +317,11 @@ def _marked_text(marked: ChangeResult, *, is_dry_run: bool = False) -> str:
     lines = []
     if marked.total:
         words = "would be fetched again" if is_dry_run else "marked"
-        lines.append(f"{counted(marked.total, 'request')} {words} ({told_states(marked.states)})")
+        lines.append(f"{counted(marked.total, 'request')} {words} ({format_states(marked.states)})")
     elif not marked.already_marked:
         lines.append("Nothing to fetch: no request is selected")
     if marked.skipped:
-        lines.append(f"Skipped: {told_states(marked.skipped)}")
+        lines.append(f"Skipped: {format_states(marked.skipped)}")
     if count := marked.already_marked:
         verb = "is" if count == 1 else "are"
         lines.append(
@@ -342,9 +339,9 @@ def _too_many_failures(label: str, most: int) -> str:
 
 
 def _batch_text(label: str, figures: BatchFigures) -> str:
-    lines = [f"Batch {label}: {counted(figures.states.total(), 'request')} = {told_states(figures.states)}"]
+    lines = [f"Batch {label}: {counted(figures.states.total(), 'request')} = {format_states(figures.states)}"]
     if figures.states[PENDING] or figures.states[RUNNING]:
-        due = f". The first is due at {shown(figures.next_due_at)}" if figures.next_due_at else ""
+        due = f". The first is due at {format_value(figures.next_due_at)}" if figures.next_due_at else ""
         lines.append(f"To fetch what is left: {_resuming(label)}{due}")
     # Of any run, not only of this one: with the API down, this run has no answers.
     agreeing = figures.counted - figures.mismatches

@@ -1,7 +1,7 @@
-"""What Tab offers in a shell: labels, runs, accounts, states, files.
+"""Shell completion: labels, runs, accounts, states, files.
 
-Click's own scripts ask for it (docs/operate.md says how they are switched on). Whoever presses Tab gets an
-answer within a second or none, and never an error: nothing here is worth a line across what they are typing.
+click's scripts call it; docs/operate.md says how to install them. An answer comes within a second or not at
+all, and never as an error, because an error would be printed into the line that the user is typing.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from etl.settings import Settings
 
-_PATIENCE = 1.0  # seconds
-# What is read from the database goes into somebody's command line: nothing that a shell would take for more
-# than a word may, and nothing that looks like an option.
-_HARMLESS = re.compile(r"[^\W_][\w.:@%/+=-]*")
+_TIMEOUT = 1.0  # seconds
+# Words from the database go into the user's command line: only those that a shell reads as one plain word,
+# and that do not look like an option.
+_PLAIN_WORD = re.compile(r"[^\W_][\w.:@%/+=-]*")
 
 
 def complete_files(
     _ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """The names of files, which are the shell's own business."""
+    """File names, which the shell completes itself."""
     return [CompletionItem(incomplete, type="file")]
 
 
 def complete_labels(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """The labels of batches and backfills, the latest first."""
-    from etl.db.idle import recent_labels  # noqa: PLC0415
+    """Labels of batches and backfills, the latest first."""
+    from etl.db.idle import recent_labels  # noqa: PLC0415 (only when completing)
 
     return _offer(
         ctx, incomplete, lambda settings: ((label, None) for label in recent_labels(settings.database_url))
@@ -42,8 +42,8 @@ def complete_labels(
 
 
 def complete_runs(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """The numbers of the latest runs, with what they were and how they ended."""
-    from etl.db.idle import recent_runs  # noqa: PLC0415
+    """Numbers of the latest runs, with their command and outcome."""
+    from etl.db.idle import recent_runs  # noqa: PLC0415 (only when completing)
 
     return _offer(
         ctx,
@@ -58,12 +58,12 @@ def complete_runs(ctx: click.Context, _param: click.Parameter, incomplete: str) 
 def complete_accounts(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """The accounts that have credentials."""
+    """Accounts that have credentials."""
     return _offer(ctx, incomplete, lambda settings: ((name, None) for name in settings.accounts))
 
 
 def complete_listed(words: Sequence[str], incomplete: str) -> list[CompletionItem[str]]:
-    """The last of several words with commas between them, each of which is named once."""
+    """The last of several words that are separated by commas. Words already given are not offered again."""
     before, comma, last = incomplete.rpartition(",")
     named = {word.strip() for word in before.split(",")}
     return [
@@ -76,24 +76,24 @@ def complete_listed(words: Sequence[str], incomplete: str) -> list[CompletionIte
 def _offer(
     ctx: click.Context, incomplete: str, find: Callable[[Settings], Iterable[tuple[str, str | None]]]
 ) -> list[CompletionItem[str]]:
-    """What is found with the settings and begins as what was typed; nothing if that fails or takes long."""
+    """The words found with these settings that begin with what was typed; none after an error or time-out."""
     options = {name: ctx.find_root().params.get(name) for name in ("config", "database_url")}
     found: list[tuple[str, str | None]] = []
 
     def look() -> None:
         try:
-            from etl.settings import load_settings  # noqa: PLC0415
+            from etl.settings import load_settings  # noqa: PLC0415 (only when completing)
 
             found.extend(find(load_settings(options)))
-        except Exception:  # noqa: BLE001, S110 (of no interest to somebody who is typing)
+        except Exception:  # noqa: BLE001, S110 (an error must not be printed into the command line)
             pass
 
-    # A server that does not answer is left behind with its thread, which ends with the process.
+    # If a server does not answer, the thread is abandoned; it ends with the process.
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
-    thread.join(_PATIENCE)
+    thread.join(_TIMEOUT)
     return [
         CompletionItem(word, help=help_text)
         for word, help_text in list(found)
-        if word.startswith(incomplete) and _HARMLESS.fullmatch(word)
+        if word.startswith(incomplete) and _PLAIN_WORD.fullmatch(word)
     ]

@@ -1,4 +1,4 @@
-"""`cdr-sync db`: the schema, through the same settings as everything else."""
+"""`cdr-sync db`: the database schema."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def command() -> None:
 @click.argument("revision", default="head")
 @pass_app
 def upgrade(app: App, revision: str) -> None:
-    """Bring the schema up to REVISION, by default the newest. Safe to repeat."""
-    from etl.db import schema  # noqa: PLC0415
-    from etl.db.engine import (  # noqa: PLC0415
+    """Upgrade the schema to REVISION, by default the newest. Safe to repeat."""
+    from etl.db import schema  # noqa: PLC0415 (slow to import)
+    from etl.db.engine import (  # noqa: PLC0415 (slow to import)
         LONG_READ_SECONDS,
         create_sqlite_file,
         reading,
@@ -31,19 +31,19 @@ def upgrade(app: App, revision: str) -> None:
     schema.upgrade(engine, revision)
     with reading(engine) as connection:
         reached = schema_revision(connection)
-    click.echo(f"The schema of {shown_url(app.settings.database_url)} is at {reached}.", err=True)
+    click.echo(f"The schema of {shown_url(app.settings.database_url)} is at revision {reached}.", err=True)
 
 
 @command.command(context_settings={"ignore_unknown_options": True})  # -1 is a revision
 @click.argument("revision")
 @pass_app
 def downgrade(app: App, revision: str) -> None:
-    """Take the schema back to REVISION.
+    """Downgrade the schema to REVISION, and lose the data that only the newer schema can store.
 
-    REVISION is such as 0001, base, or -1 for one step. What the newer schema stored besides is lost.
+    REVISION is a number such as 0001, or base, or -1 for one step.
     """
-    from etl.db import schema  # noqa: PLC0415
-    from etl.db.engine import LONG_READ_SECONDS  # noqa: PLC0415
+    from etl.db import schema  # noqa: PLC0415 (slow to import)
+    from etl.db.engine import LONG_READ_SECONDS  # noqa: PLC0415 (slow to import)
 
     schema.downgrade(app.engine_as_it_is(read_seconds=LONG_READ_SECONDS), revision)
 
@@ -51,8 +51,8 @@ def downgrade(app: App, revision: str) -> None:
 @command.command()
 @pass_app
 def current(app: App) -> None:
-    """Print the revision that the database is at."""
-    from etl.db.engine import reading, schema_revision  # noqa: PLC0415
+    """Print the revision of the database."""
+    from etl.db.engine import reading, schema_revision  # noqa: PLC0415 (slow to import)
 
     with reading(app.engine_as_it_is()) as connection:
         click.echo(schema_revision(connection) or "none")
@@ -61,11 +61,11 @@ def current(app: App) -> None:
 @command.command()
 @pass_app
 def check(app: App) -> None:
-    """Say whether the schema is the one that is needed.
+    """Check that the schema is the one that this version needs.
 
-    Fails where it is behind, or where the tables differ from what this version expects.
+    Exits with 1 if the schema is behind, or if a table differs from what this version expects.
     """
-    from etl.db import schema  # noqa: PLC0415
+    from etl.db import schema  # noqa: PLC0415 (slow to import)
 
     schema.check(app.engine_as_it_is())
     click.echo("The schema is current.")

@@ -1,4 +1,4 @@
-"""`cdr-sync demo`: the whole job with nothing configured, over real HTTP, on this machine alone."""
+"""`cdr-sync demo`: the whole job over real HTTP on this machine, with nothing configured."""
 
 from __future__ import annotations
 
@@ -26,64 +26,70 @@ if TYPE_CHECKING:
     from etl.sync.signals import Stop
 
 _REQUESTS = 300
-_DAYS = 7  # that the calls are spread over
-_EARLIEST = 978_307_200  # 2001-01-01: what is dated before 2000 is no call
+_DAYS = 7  # over which the calls are spread
+_EARLIEST = 978_307_200  # 2001-01-01: calls before 2000 are not valid
 _LONGEST = timedelta(seconds=60)
 _CALLS = "call_time, request_id, b_to, answered, billed_rate_total"
 _LEGS = "call_time, request_id, leg, to_e164, duration_seconds AS seconds, rate, status"
 
 
 @click.command("demo")
-@click.option("--seed", type=int, default=1, show_default=True, help="What the invented calls depend on.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the invented calls.")
 @click.option(
-    "--until", type=INSTANT, metavar="T", help="Calls of the seven days before this instant [default: today]."
+    "--until",
+    type=INSTANT,
+    metavar="T",
+    help="Invent calls of the seven days before this time [default: today].",
 )
 def command(seed: int, until: datetime | None) -> None:
-    """Show the whole job with nothing configured, against a simulated API.
+    """Show the whole job against a simulated API, with nothing configured.
 
-    Starts a stand-in of the API on a free port of this machine, makes a fresh SQLite database, enqueues a
-    few hundred request IDs, some of which fail in every documented way, and runs sync until all are settled.
-    With the same --seed and --until the calls are the same, but for a few that end while it runs.
+    Starts the simulator on a free port of this machine, creates a new SQLite database, enqueues a few hundred
+    request IDs, some of which fail in every documented way, and runs sync until all are finished. With the
+    same --seed and --until the calls are the same, except a few that end while it runs.
     """
-    from etl.db.engine import create_sqlite_file, open_engine  # noqa: PLC0415
-    from etl.db.schema import upgrade  # noqa: PLC0415
-    from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id, parse_faults  # noqa: PLC0415
-    from etl.sync.signals import stop_on_signals  # noqa: PLC0415
+    from etl.db.engine import create_sqlite_file, open_engine  # noqa: PLC0415 (slow to import)
+    from etl.db.schema import upgrade  # noqa: PLC0415 (slow to import)
+    from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id, parse_faults  # noqa: PLC0415 (slow to import)
+    from etl.sync.signals import stop_on_signals  # noqa: PLC0415 (slow to import)
 
     epoch = _epoch_of(until)
     path = Path(tempfile.mkdtemp(prefix="cdr-sync-demo-")) / "demo.sqlite3"
     url = f"sqlite:///{path}"
     with Simulator(seed=seed, weights=parse_faults("demo"), epoch=epoch, days=_DAYS) as simulator:
-        click.echo(f"1. A stand-in of the PIOPIY API answers at {simulator.url}")
+        click.echo(f"1. A simulated PIOPIY API answers at {simulator.url}")
         create_sqlite_file(url)
         engine = open_engine(url)
         upgrade(engine)
         request_ids = [SAMPLE_REQUEST_ID, *(make_request_id(n, seed) for n in range(_REQUESTS - 1))]
         _enqueue(engine, request_ids)
-        click.echo(f"2. A fresh database has {counted(_REQUESTS, 'request ID')} in its queue\n3. sync:")
+        click.echo(f"2. A new database has {counted(_REQUESTS, 'request ID')} in its queue\n3. sync:")
         with stop_on_signals() as stop:
             counts = _sync_until_settled(engine, url, simulator, stop)
         if stop.signal is not None:
             raise click.exceptions.Exit(128 + stop.signal)
-    _tell_outcomes(engine, counts)
-    _tell_rows(engine)
-    _tell_next(url)
+    _print_outcomes(engine, counts)
+    _print_rows(engine)
+    _print_next_steps(url)
 
 
 def _epoch_of(until: datetime | None) -> float:
-    """The end of the calls' days in epoch seconds: the midnight that began today unless another is wanted."""
-    from etl.simulator.server import wall_clock  # noqa: PLC0415
+    """The end of the period of calls in epoch seconds; by default the last midnight (UTC)."""
+    from etl.simulator.server import wall_clock  # noqa: PLC0415 (slow to import)
 
     now = wall_clock()
     if until is None:
         return now // 86_400 * 86_400
     if not _EARLIEST <= until.timestamp() <= now:
-        raise UsageError(f"--until {until:%Y-%m-%d}: choose an instant of the past, from 2001-01-01 on")
+        raise UsageError(
+            f"--until {until:%Y-%m-%d} is not in the allowed period",
+            remedy="Choose a time in the past, from 2001-01-01 on",
+        )
     return until.timestamp()
 
 
 def _settings(url: str, simulator: Simulator) -> Settings:
-    """Settings that make every wait short: what takes hours against the real API takes seconds here."""
+    """Settings with short waits: what takes hours against the real API takes seconds here."""
     account = Account(DEFAULT_ACCOUNT, simulator.app_id, simulator.secret)
     return Settings(
         database_url=url,
@@ -100,18 +106,18 @@ def _settings(url: str, simulator: Simulator) -> Settings:
 
 
 def _enqueue(engine: Engine, request_ids: list[str]) -> None:
-    from etl.db.queue import enqueue_requests  # noqa: PLC0415
+    from etl.db.queue import enqueue_requests  # noqa: PLC0415 (slow to import)
 
     with engine.begin() as connection:
         enqueue_requests(connection, request_ids, account=DEFAULT_ACCOUNT, batch="demo", delay=timedelta(0))
 
 
 def _sync_until_settled(engine: Engine, url: str, simulator: Simulator, stop: Stop) -> Counter[str]:
-    """Run `sync` as cron would, again and again, until nothing waits any more."""
-    from etl.db.engine import reading  # noqa: PLC0415
-    from etl.db.figures import requests_by_state  # noqa: PLC0415
-    from etl.sync.run import run_sync  # noqa: PLC0415
-    from etl.sync.summary import Limits  # noqa: PLC0415
+    """Run `sync` again and again, as cron would, until no request is pending."""
+    from etl.db.engine import reading  # noqa: PLC0415 (slow to import)
+    from etl.db.figures import requests_by_state  # noqa: PLC0415 (slow to import)
+    from etl.sync.run import run_sync  # noqa: PLC0415 (slow to import)
+    from etl.sync.summary import Limits  # noqa: PLC0415 (slow to import)
 
     settings = _settings(url, simulator)
     counts: Counter[str] = Counter()
@@ -134,9 +140,9 @@ def _sync_until_settled(engine: Engine, url: str, simulator: Simulator, stop: St
     return counts
 
 
-def _tell_outcomes(engine: Engine, counts: Counter[str]) -> None:
-    from etl.db.engine import reading  # noqa: PLC0415
-    from etl.db.figures import count_legs, dead_by_error_kind, requests_by_state  # noqa: PLC0415
+def _print_outcomes(engine: Engine, counts: Counter[str]) -> None:
+    from etl.db.engine import reading  # noqa: PLC0415 (slow to import)
+    from etl.db.figures import count_legs, dead_by_error_kind, requests_by_state  # noqa: PLC0415 (slow to import)
 
     with reading(engine) as connection:
         states = {state: count for state, count in requests_by_state(connection).items() if count}
@@ -144,20 +150,20 @@ def _tell_outcomes(engine: Engine, counts: Counter[str]) -> None:
         legs = count_legs(connection)
     total = " + ".join(f"{count:,} {state}" for state, count in states.items())
     click.echo(f"\nRequests: {sum(states.values()):,} = {total}")
-    click.echo("Dead, and why: " + ", ".join(f"{count} {kind}" for kind, count in dead.items()))
+    click.echo("Dead, by error kind: " + ", ".join(f"{count} {kind}" for kind, count in dead.items()))
     outcomes = " + ".join(f"{counts[name]:,} {words}" for name, words in OUTCOMES.items() if counts[name])
     click.echo(f"Claims: {counts['claimed']:,} = {outcomes}")
     click.echo(f"API calls: {counts['api_calls']:,}, legs stored: {legs:,}")
 
 
-def _tell_rows(engine: Engine) -> None:
-    from etl.db.engine import reading  # noqa: PLC0415
-    from etl.db.figures import first_rows  # noqa: PLC0415
+def _print_rows(engine: Engine) -> None:
+    from etl.db.engine import reading  # noqa: PLC0415 (slow to import)
+    from etl.db.figures import first_rows  # noqa: PLC0415 (slow to import)
 
     with reading(engine) as connection:
         for title, table, columns in (
-            ("calls: one row a call", "calls", _CALLS),
-            ("call_legs: one row a leg", "call_legs", _LEGS),
+            ("calls: one row per call", "calls", _CALLS),
+            ("call_legs: one row per leg", "call_legs", _LEGS),
         ):
             rows = first_rows(connection, table, columns, most=5)
             click.echo(f"\n{title}")
@@ -165,22 +171,22 @@ def _tell_rows(engine: Engine) -> None:
 
 
 def _short(value: object) -> object:
-    """Long request IDs and microseconds that are zero, short, so that every column fits a terminal."""
+    """Shorten request IDs and drop zero microseconds, to fit every column into a terminal."""
     if not isinstance(value, str):
         return value
     return f"{value[:6]}…" if len(value) > 40 else value.removesuffix(".000000")  # noqa: PLR2004
 
 
-def _tell_next(url: str) -> None:
-    # What was typed to come here works again; the bare name only where a shell finds it.
+def _print_next_steps(url: str) -> None:
+    # The bare name works only if a shell finds it; else repeat what was typed.
     typed = f"{sys.executable} -m etl" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
     command_name = "cdr-sync" if shutil.which("cdr-sync") else typed
     path = url.removeprefix("sqlite:///")
     click.echo(
-        f"\nThe database is {path}. Look around in it:\n"  # noqa: S608 (lines to be read)
+        f"\nThe database is {path}. To explore it:\n"  # noqa: S608 (text, not a statement)
         f"  {command_name} --database-url {url} status\n"
         f"  {command_name} --database-url {url} requests list --state dead\n"
         f"  sqlite3 {path} 'SELECT * FROM calls LIMIT 5'\n"
-        "More to ask: docs/data.md, “Twenty queries”.\n"
-        "With your own account: README.md, “First real run”."
+        "More queries: docs/data.md, “Twenty queries”.\n"
+        "To use your own account: README.md, “First real run”."
     )

@@ -1,10 +1,11 @@
-"""`cdr-sync fetch`: one question to the API, and nothing stored."""
+"""`cdr-sync fetch`: one API call; nothing is stored."""
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 
 import click
+import msgspec
 
 from etl.cli.app import App, pass_app
 from etl.cli.options import account_option
@@ -33,12 +34,12 @@ class _NoAnswerError(CdrSyncError):
 def command(app: App, request_id: str, account: str | None) -> None:
     """Ask the API once for request ID, and print its answer as it came; nothing is stored.
 
-    What is printed on stdout is the answer's body, if it is JSON indented. An answer that is not valid is
-    printed too, and the exit code says what it was.
+    stdout gets the body of the answer, indented if it is JSON, whether or not the answer is valid. The exit
+    code says what it was.
     """
-    from etl.cdr.answers import is_page, read_answer  # noqa: PLC0415
-    from etl.cdr.parsing import parse_legs  # noqa: PLC0415
-    from etl.piopiy.client import CdrApi, Credentials  # noqa: PLC0415
+    from etl.cdr.answers import read_answer  # noqa: PLC0415 (--help needs none)
+    from etl.cdr.parsing import parse_legs  # noqa: PLC0415 (--help needs none)
+    from etl.piopiy.client import CdrApi, Credentials  # noqa: PLC0415 (slow to import)
 
     if problem := check_request_id(1, request_id).problem:
         raise UsageError(f"ID {problem}")
@@ -52,49 +53,31 @@ def command(app: App, request_id: str, account: str | None) -> None:
     try:
         reply = api.fetch_answer(request_id, Credentials(chosen.app_id, chosen.secret))
         body = hide_secret_in_bytes(reply.body, chosen.secret)
-        click.echo(_shown(body))
+        click.echo(_indented(body))
         parse_legs(read_answer(reply.status, body), region=settings.default_region)
-    except RefusedError as error:
-        doubt = "" if is_page(body) else ": the credentials are wrong, or PIOPIY does not know this request"
-        raise CredentialsRefusedError(f"{error}{doubt}") from None
-    except RedirectedError as error:
-        raise _NoAnswerError(f"{error}; is CDR_SYNC_API_URL right?") from None
-    except TransientError as error:
-        raise ApiUnavailableError(f"no valid answer ({error.reason}): {error}") from None
     except RequestError as error:
-        raise _NoAnswerError(f"no valid answer ({error.reason}): {error}") from None
+        raise _failure(error) from None
     finally:
         api.close()
 
 
-def _shown(body: bytes) -> str:
-    """The body as it came, only laid out: numbers keep their digits."""
-    text = body.decode(errors="replace")
-    try:
-        content = json.loads(text, parse_float=_Digits, parse_int=_Digits)
-    except (ValueError, RecursionError):
-        return text
-    return _indented(content)
-
-
-class _Digits(str):
-    """A number's text, which is to be printed as it was sent."""
-
-    __slots__ = ()
-
-
-def _indented(value: object, margin: str = "") -> str:
-    inner = f"{margin}  "
-    match value:
-        case _Digits():
-            return str(value)
-        case dict() if value:
-            fields = (
-                f"{inner}{json.dumps(name, ensure_ascii=False)}: {_indented(v, inner)}"
-                for name, v in value.items()
-            )
-            return "{\n" + ",\n".join(fields) + f"\n{margin}}}"
-        case list() if value:
-            return "[\n" + ",\n".join(f"{inner}{_indented(v, inner)}" for v in value) + f"\n{margin}]"
+def _failure(error: RequestError) -> CdrSyncError:
+    match error:
+        case RefusedError(is_web_page=True):
+            return CredentialsRefusedError(str(error))
+        case RefusedError():
+            remedy = "Either the credentials are wrong, or PIOPIY does not know this request"
+            return CredentialsRefusedError(str(error), remedy=remedy)
+        case RedirectedError():
+            return _NoAnswerError(f"{error}; is CDR_SYNC_API_URL right?")
+        case TransientError():
+            return ApiUnavailableError(f"No valid answer ({error.reason}): {error}")
         case _:
-            return json.dumps(value, ensure_ascii=False)
+            return _NoAnswerError(f"No valid answer ({error.reason}): {error}")
+
+
+def _indented(body: bytes) -> str:
+    """The body as it came, indented if it is JSON. Numbers keep their digits, strings their escapes."""
+    with suppress(msgspec.DecodeError, RecursionError):  # not JSON
+        body = msgspec.json.format(body, indent=2)
+    return body.decode(errors="replace")

@@ -1,6 +1,6 @@
 """The command line: options in, text or JSON out, an exit code at the end.
 
-Each command is imported when it is called, so `--help` and an idle run stay quick.
+A command's module is imported when the command is called, so `--help` and an idle run start fast.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,83 +20,44 @@ import click
 
 from etl import __version__
 from etl.cli.completion import complete_files
-from etl.errors import CdrSyncError
+from etl.errors import CdrSyncError, ExitCode
 
 if TYPE_CHECKING:
     from etl.cli.app import App
 
-
+# Every command with its summary. The module etl.cli.NAME holds it as `command`.
 SUMMARIES = {
-    "demo": "Show the whole job with nothing configured, against a simulated API.",
+    "demo": "Show the whole job against a simulated API, with nothing configured.",
     "db": "Create the tables, bring them up to date, and check them.",
     "enqueue": "Add request IDs to the queue.",
     "sync": "Ask the API for every request that is due, and store its legs.",
-    "backfill": "Ask again for many known requests, behind the live ones.",
+    "backfill": "Ask again for many known requests, after the live ones.",
     "fetch": "Ask the API once for one request, and print its answer.",
-    "status": "Tell how the queue stands.",
+    "status": "Show the state of the queue, the last runs and the accounts.",
     "runs": "List the latest runs, or show one.",
-    "requests": "Look into single requests, replay or cancel them.",
-    "doctor": "Check settings, database and API, and say how to mend what is amiss.",
-    "reprocess": "Derive legs again from the archived answers, asking nothing.",
+    "requests": "Inspect single requests, retry or cancel them.",
+    "doctor": "Check settings, database and API, and report problems with their fixes.",
+    "reprocess": "Derive legs again from the archived answers, without API calls.",
     "export": "Write legs or calls as CSV or Parquet.",
-    "report": "Report on the calls of a period: a page with plots, or bars in the terminal.",
-    "metadata": "Describe the database for Datasette, which shows it in a browser.",
-    "simulator": "Run a stand-in of the API on this machine.",
+    "report": "Report on the calls of a period: an HTML page with charts, or bars in the terminal.",
+    "metadata": "Print the metadata for Datasette, which shows the database in a browser.",
+    "simulator": "Run a simulated API on this machine.",
 }
 
-
-@contextmanager
-def at_its_end(tell: Callable[[int], None]) -> Iterator[None]:
-    """Call `tell` when a block is over, however it ends, with the exit code that its end means.
-
-    A signal that comes meanwhile ends the telling, and changes nothing else.
-    """
-    exit_code = 0
-    try:
-        yield
-    except BaseException as error:
-        exit_code = exit_code_of(error)
-        raise
-    finally:
-        with suppress(KeyboardInterrupt, SystemExit):
-            tell(exit_code)
-
-
-# Every command with the module that holds it.
-_COMMANDS = {
-    "demo": "demo",
-    "db": "db",
-    "enqueue": "enqueue",
-    "sync": "sync",
-    "backfill": "backfill",
-    "fetch": "fetch",
-    "status": "status",
-    "runs": "runs",
-    "requests": "requests",
-    "doctor": "doctor",
-    "reprocess": "reprocess",
-    "export": "export",
-    "report": "report",
-    "metadata": "metadata",
-    "simulator": "simulator",
-}
-
-
-# What says that a disk is full or broken. What is not written to the output tells of it in its own place.
+# The disk is full or broken. Where an output file is written, its own message names the file.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _LazyGroup(click.Group):
-    """A group that imports a command's module only when the command is asked for."""
+    """A group that imports a command's module only when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(_COMMANDS)
+        return list(SUMMARIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in SUMMARIES:
             return None
-        module = importlib.import_module(f"etl.cli.{_COMMANDS[cmd_name]}")
-        command: click.Command = module.command
+        command: click.Command = importlib.import_module(f"etl.cli.{cmd_name}").command
         return command
 
     def resolve_command(
@@ -104,15 +66,14 @@ class _LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:
-            # Click looks for alike ones among those that it has loaded.
+            # By default click suggests only commands that are already imported.
             raise click.exceptions.NoSuchCommand(
-                error.command_name, possibilities=_COMMANDS, ctx=ctx
+                error.command_name, possibilities=SUMMARIES, ctx=ctx
             ) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-
         with formatter.section("Commands"):
-            formatter.write_dl([(name, SUMMARIES[name]) for name in _COMMANDS])
+            formatter.write_dl(list(SUMMARIES.items()))
 
 
 @click.group(
@@ -120,8 +81,8 @@ class _LazyGroup(click.Group):
 )
 @click.option("--config", metavar="FILE", shell_complete=complete_files, help="TOML file with the settings.")
 @click.option("--database-url", metavar="URL", help="Database, such as sqlite:////var/lib/cdr.sqlite3.")
-@click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="How log lines look.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell more while working.")
+@click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="Format of log lines.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @click.version_option(__version__, prog_name="cdr-sync")
 @click.pass_context
 def cli(
@@ -132,11 +93,11 @@ def cli(
     log_format: str | None,
     verbose: bool,
 ) -> None:
-    """Complete call detail records (CDRs) of PIOPIY: request IDs in, one SQL row a leg out.
+    """Complete call detail records (CDRs) of PIOPIY: request IDs in, one SQL row per leg out.
 
-    A first look, with nothing configured: cdr-sync demo
+    To try it with nothing configured: cdr-sync demo
     """
-    from etl.cli.app import App  # noqa: PLC0415
+    from etl.cli.app import App  # noqa: PLC0415 (--help needs none)
 
     options = {"config": config, "database_url": database_url, "log_format": log_format}
     ctx.obj.app = app = App(options, is_verbose=verbose)
@@ -146,78 +107,99 @@ def cli(
 
 @dataclass(slots=True)
 class _Call:
-    """One call of the command line; `--help` and wrong usage come to their end without an App."""
+    """One call of the command line. `--help` and wrong usage end without an App."""
 
     app: App | None = None
 
 
 def main() -> None:
-    """Run the command line, and tell every failure in one line with its exit code."""
-    _open_closed_streams()
+    """Run the command line; report a failure and exit with its code."""
+    _reopen_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows the rest
+            stream.reconfigure(errors="replace")  # on a terminal that lacks a character, show the others
     call = _Call()
     try:
         code = cli.main(standalone_mode=False, obj=call)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (told in one line)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every failure is reported below)
         code = exit_code_of(error)
-        _tell(error, call.app)
-    sys.exit(code if isinstance(code, int) else 0)
+        _report(error, call.app)
+    sys.exit(code if isinstance(code, int) else ExitCode.OK)
 
 
-def _open_closed_streams() -> None:
-    """Put nothing in the place of what whoever started us has closed.
+def _reopen_closed_streams() -> None:
+    """Reopen closed standard streams on /dev/null.
 
-    Or else the next file to be opened would take that place, and be written to as if it were the output.
+    Otherwise the next file that is opened takes the free descriptor, and output is written into it.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 (to the end)
+            # Stays open until the process ends.
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+@contextmanager
+def at_its_end(report: Callable[[int], None]) -> Iterator[None]:
+    """Call `report` with the exit code when the block ends, however it ends.
+
+    A signal during `report` ends it, and changes nothing else.
+    """
+    exit_code: int = ExitCode.OK
+    try:
+        yield
+    except BaseException as error:
+        exit_code = exit_code_of(error)
+        raise
+    finally:
+        with suppress(KeyboardInterrupt, SystemExit):
+            report(exit_code)
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code of a command that ends by this error."""
+    """The exit code of a command that ends with this error."""
     match error:
         case click.exceptions.Exit() | click.ClickException():
             return error.exit_code
         case click.Abort() | KeyboardInterrupt():
-            return 130
+            return 128 + signal.SIGINT
         case SystemExit(code=int(code)):
             return code
-    known = _known(error)
-    return 1 if known is None else known.exit_code
+    known = _as_failure(error)
+    return ExitCode.FAILED if known is None else known.exit_code
 
 
-def _tell(error: BaseException, app: App | None) -> None:
-    """Write a failure for a person. A traceback is only for faults of this program, and holds no values."""
+def _report(error: BaseException, app: App | None) -> None:
+    """Print why a command failed. Usage errors are click's; all others are printed by the App."""
     match error:
         case click.exceptions.Exit() | click.Abort() | KeyboardInterrupt():
             return
         case click.NoSuchOption(option_name=name) if any(name in option.opts for option in cli.params):
-            click.UsageError(f"The option {name!r} comes before the command.", error.ctx).show()
+            click.UsageError(f"The option {name!r} must come before the command.", error.ctx).show()
             return
         case click.ClickException():
             error.show()
             return
         case BrokenPipeError():
-            sys.stderr.close()  # whoever read our output is gone; there is nobody to tell
+            sys.stderr.close()  # the reader of the output is gone
             return
     if app is None:
-        from etl.cli.app import App  # noqa: PLC0415
+        from etl.cli.app import App  # noqa: PLC0415 (--help needs none)
 
         app = App({}, is_verbose=False)
-    app.tell_failure(error, _known(error))
+    app.report_failure(_as_failure(error) or error)
 
 
-def _known(error: BaseException) -> CdrSyncError | None:
+def _as_failure(error: BaseException) -> CdrSyncError | None:
+    """The error as a failure to report; None for a bug in this program."""
     if isinstance(error, CdrSyncError):
         return error
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
         return CdrSyncError(f"The output cannot be written: {error.strerror}")
     if "sqlalchemy" not in sys.modules:
         return None
-    from etl.db.errors import told  # noqa: PLC0415
+    from etl.db.errors import told  # noqa: PLC0415 (loaded already, or not needed)
 
-    known = told(error)
-    return type(known)(f"{known} (`cdr-sync doctor` looks into it)") if known else None
+    failure = told(error)
+    if failure is not None and not failure.remedy:
+        failure.remedy = "Run `cdr-sync doctor` to find the cause"
+    return failure

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the types that they have."""
+"""Options that several commands share, and the types of option values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Duration(click.ParamType[timedelta]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read it, or say what is wrong."""
+        """Parse the value, or report what is wrong."""
         if isinstance(value, timedelta):
             return value
         try:
@@ -34,25 +34,25 @@ class Duration(click.ParamType[timedelta]):
 
 
 class LocalInstant(click.ParamType[datetime]):
-    """A day or an instant of ISO 8601, which may name no zone."""
+    """A date or a time in ISO 8601, with or without a time zone."""
 
     name = "instant"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read it, or say what is wrong."""
+        """Parse the value, or report what is wrong."""
         if isinstance(value, datetime):
             return value
         try:
             return self._placed(datetime.fromisoformat(value.strip()))
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no instant: write 2026-11-01, or 2026-11-01T12:30:00Z", param, ctx)
+            self.fail(f"{value!r} is not a valid time. Use 2026-11-01 or 2026-11-01T12:30:00Z", param, ctx)
 
     def _placed(self, instant: datetime) -> datetime:
         return instant
 
 
 class Instant(LocalInstant):
-    """A day or an instant of ISO 8601, in UTC where it names no zone."""
+    """A date or a time in ISO 8601, in UTC if it has no time zone."""
 
     def _placed(self, instant: datetime) -> datetime:
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
@@ -60,23 +60,23 @@ class Instant(LocalInstant):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A number, or so many in a hundred."""
+    """A count or a percentage."""
 
     amount: float
     is_percent: bool
 
     def of(self, total: int) -> int:
-        """How many that is of so many; at least one."""
+        """The count that this is of `total`; at least 1."""
         return max(1, ceil(total * self.amount / 100) if self.is_percent else int(self.amount))
 
 
 class NumberOrPercent(click.ParamType[Share]):
-    """A number such as 20, or a share such as 5%."""
+    """A count such as 20, or a percentage such as 5%."""
 
     name = "share"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
-        """Read it, or say what is wrong."""
+        """Parse the value, or report what is wrong."""
         if isinstance(value, Share):
             return value
         text = value.strip()
@@ -86,12 +86,16 @@ class NumberOrPercent(click.ParamType[Share]):
         except (ValueError, OverflowError):
             amount = -1.0
         if not 0 < amount <= (100 if is_percent else 10**12):
-            self.fail(f"{value!r} is neither a number such as 20 nor a share such as 5%", param, ctx)
+            self.fail(
+                f"{value!r} is not a valid limit. Use a count such as 20, or a percentage such as 5%",
+                param,
+                ctx,
+            )
         return Share(amount, is_percent)
 
 
 class Name(click.ParamType[str]):
-    """A name of so many characters at most, and of one at least: a variable of a shell may be empty."""
+    """A name with a limited length. An empty one is rejected: it comes from an empty shell variable."""
 
     name = "name"
 
@@ -99,27 +103,27 @@ class Name(click.ParamType[str]):
         self._longest = longest
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Take it, or say what is wrong."""
+        """Return the name, or report what is wrong."""
         text = str(value)
         if not 0 < len(text) <= self._longest:
-            self.fail(f"it has {len(text):,} characters, where 1 to {self._longest} can be", param, ctx)
+            self.fail(f"it has {len(text):,} characters. Use 1 to {self._longest}", param, ctx)
         return text
 
 
 def label_option(name: str, *, help_text: str) -> Callable[[_F], _F]:
-    """An option that takes the label of a batch."""
+    """An option whose value is the label of a batch."""
     return click.option(
         name, type=Name(LONGEST_ID), metavar="LABEL", shell_complete=complete_labels, help=help_text
     )
 
 
 def file_option(name: str, *, help_text: str) -> Callable[[_F], _F]:
-    """An option that takes the name of a file."""
+    """An option whose value is a file name."""
     return click.option(name, metavar="FILE", shell_complete=complete_files, help=help_text)
 
 
 def error_kinds() -> list[str]:
-    """All words of `last_error_kind`: the reasons of errors, and the two that no answer gave."""
+    """All words of `last_error_kind`: the reasons of request errors, and two that are not answers."""
     return sorted({*_reasons(RequestError), "lease_expired", "unexpected"})
 
 
@@ -136,7 +140,7 @@ NUMBER_OR_PERCENT = NumberOrPercent()
 
 
 def period_options(*, since: str, until: str) -> Callable[[_F], _F]:
-    """--since and --until, which bound a period half-open; one that ends before it begins is refused."""
+    """--since and --until, a half-open period. One that ends before it begins is rejected."""
 
     def add(function: _F) -> _F:
         for name, help_text in (("--until", until), ("--since", since)):
@@ -148,12 +152,14 @@ def period_options(*, since: str, until: str) -> Callable[[_F], _F]:
 
 
 def _in_order(ctx: click.Context, param: click.Parameter, value: datetime | None) -> datetime | None:
-    """Hold the one of a period's ends that is read last against the other."""
+    """Compare both ends of a period when the second one is parsed."""
     ends = {**ctx.params, str(param.name): value}
     since, until = ends.get("since"), ends.get("until")
     if since is not None and until is not None and since >= until:
-        said = f"--since {since:%Y-%m-%d %H:%M} is not before --until ({until:%Y-%m-%d %H:%M})"
-        raise UsageError(f"{said}: swap or change them")
+        raise UsageError(
+            f"--since {since:%Y-%m-%d %H:%M} is not before --until ({until:%Y-%m-%d %H:%M})",
+            remedy="Swap or change them",
+        )
     return value
 
 
@@ -164,21 +170,23 @@ account_option = click.option(
     shell_complete=complete_accounts,
     help="Account from the settings.",
 )
-batch_option = label_option("--batch", help_text="Only those with this label.")
+batch_option = label_option("--batch", help_text="Only requests with this label.")
 error_kind_option = click.option(
     "--error-kind",
     type=click.Choice(error_kinds()),
     metavar="KIND",
-    help="Only those whose last claim failed so, such as timeout.",
+    help="Only requests whose last claim failed with this error kind, such as timeout.",
 )
-from_file_option = file_option("--from-file", help_text="Read IDs from FILE, or from - for standard input.")
+from_file_option = file_option(
+    "--from-file", help_text="Read IDs from FILE, or from standard input if FILE is -."
+)
 time_limit_option = click.option(
     "--time-limit", type=DURATION, help="Stop claiming after this time, such as 50s."
 )
 workers_option = click.option(
-    "--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that ask the API."
+    "--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that call the API."
 )
-dry_run_option = click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 limit_option = click.option(
     "--limit",
@@ -187,5 +195,5 @@ limit_option = click.option(
     metavar="N",
     default=50,
     show_default=True,
-    help="How many rows at most.",
+    help="The largest number of rows.",
 )

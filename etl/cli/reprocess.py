@@ -25,7 +25,11 @@ _LEGS = {
     "legs_missing": "now missing",
     "legs_unchanged": "unchanged",
 }
-_REVIVED = {"done": "done", "empty": "empty", "put_off": "to be fetched again by `cdr-sync sync`"}
+_REVIVED = {
+    "done": "done",
+    "without_legs": "without legs",
+    "put_off": "to be fetched again by `cdr-sync sync`",
+}
 _SKIPPED = {
     "running": "running: a run stores a new answer",
     "unreadable": "still cannot be parsed",

@@ -19,7 +19,7 @@ from etl.cli.options import (
     json_option,
     limit_option,
 )
-from etl.cli.output import counted, print_json, print_table, row_as_dict, shown, told_states
+from etl.cli.output import counted, format_states, format_value, print_json, print_table, row_as_dict
 from etl.db.states import DEAD, LANES, PENDING, RUNNING, STATES
 from etl.errors import FailedCheckError, UsageError
 from etl.settings import DEFAULT_ACCOUNT
@@ -173,7 +173,7 @@ def _print_changes(result: ChangeResult, words: str, *, is_dry_run: bool, as_jso
         )
         return
     if result.total:
-        click.echo(f"{counted(result.total, 'request')} {words} ({told_states(result.states)})")
+        click.echo(f"{counted(result.total, 'request')} {words} ({format_states(result.states)})")
     elif not result.skipped and not result.unknown:
         click.echo("Nothing to do: no request is selected")
     for request_id, account, state in result.examples:
@@ -280,22 +280,25 @@ def _print_details(request: Mapping[str, Any]) -> None:
         status = f", HTTP {request['last_http_status']}" if request["last_http_status"] else ""
         click.echo(f"Last error: {request['last_error_kind']}{status}: {request['last_error']}")
     for finding in request["findings"]:
-        click.echo(f"Finding: {finding['check_name']}: {finding['detail']}")
+        leg = f" (leg {finding['leg']} to {finding['number'] or 'no number'})" if finding["leg"] else ""
+        click.echo(f"Finding: {finding['check_name']}{leg}: {finding['detail']}")
     click.echo("\nAnswers that differ from the one before:")
     print_table([[answer[name] for name in _ANSWER] for answer in request["responses"]], _ANSWER)
     click.echo("\nLegs:")
     print_table([[leg[name] for name in _LEG] for leg in request["legs"]], _LEG)
     click.echo("\nThe row in cdr_requests:")
-    columns = [(name, shown(value)) for name, value in request.items() if name not in _LISTS]
+    columns = [(name, format_value(value)) for name, value in request.items() if name not in _LISTS]
     print_table(columns, ("column", "value"))
 
 
 def _next_step(request: Mapping[str, Any]) -> str:
     if request["state"] == PENDING:
-        return f"the first run after {shown(request['run_after'])} fetches it"
+        return f"the first run after {format_value(request['run_after'])} fetches it"
     if request["state"] == RUNNING:
-        return f"{request['worker']} is fetching it, and holds it until {shown(request['lease_until'])}"
-    finished = f"none. It was settled at {shown(request['finished_at'])}"
+        return (
+            f"{request['worker']} is fetching it, and holds it until {format_value(request['lease_until'])}"
+        )
+    finished = f"none. It was settled at {format_value(request['finished_at'])}"
     if request["state"] != DEAD:
         return finished
     account = "" if request["account"] == DEFAULT_ACCOUNT else f" --account {shlex.quote(request['account'])}"

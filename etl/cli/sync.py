@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
-from etl.cli.app import App, pass_app
+from etl.cli.app import App, only_one, pass_app
 from etl.cli.known_names import require_known_names, warn_about_unused_label
 from etl.cli.monitoring import monitored
 from etl.cli.options import (
@@ -21,13 +21,12 @@ from etl.cli.options import (
     workers_option,
 )
 from etl.cli.output import counted, print_json, print_table
-from etl.cli.running import summary_document, summary_text, tell_problems, work
-from etl.cli.tracing import traced
+from etl.cli.running import report_problems, run_job, summary_document, summary_text
 from etl.db.states import LANES
 
 if TYPE_CHECKING:
     from etl.settings import Account
-    from etl.sync.summary import Limits, Observer, Summary
+    from etl.sync.summary import Limits, Summary
 
 
 @click.command("sync")
@@ -67,12 +66,11 @@ def command(
     from etl.sync.summary import Limits  # noqa: PLC0415
 
     # A run that leaves since another one is at work has not begun: its monitoring hears nothing of it.
-    alone = _only_one(app) if single_instance else nullcontext()
-    with alone, monitored(app) as run, traced(app, "sync") as trace:
-        summary = _run(app, app.accounts(account), Limits(most, time_limit, batch), trace.observers)
+    alone = only_one(app.settings.database_url) if single_instance else nullcontext()
+    with alone, monitored(app) as run:
+        summary = _run(app, app.accounts(account), Limits(most, time_limit, batch))
         run.summary, run.text = summary, summary_text(summary)
-        trace.summary = summary
-        tell_problems(app, summary)
+        report_problems(app, summary)
         if as_json:
             print_json(summary_document(summary))
         elif sys.stdout.isatty():
@@ -83,19 +81,13 @@ def command(
         raise click.exceptions.Exit(summary.exit_code)
 
 
-def _only_one(app: App) -> AbstractContextManager[None]:
-    from etl.cli.single_instance import only_one  # noqa: PLC0415
-
-    return only_one(app.settings.database_url)
-
-
-def _run(app: App, accounts: list[Account], limits: Limits, observers: tuple[Observer, ...]) -> Summary:
+def _run(app: App, accounts: list[Account], limits: Limits) -> Summary:
     from etl.db.idle import run_if_idle  # noqa: PLC0415
     from etl.sync.summary import Summary  # noqa: PLC0415
 
     names = [one.name for one in accounts]
     idle_run = run_if_idle(app.settings.database_url, names, batch=limits.batch)
-    return Summary(idle_run) if idle_run else work(app, accounts, limits, observers=observers)
+    return Summary(idle_run) if idle_run else run_job(app, accounts, limits)
 
 
 def _tell_what_is_due(

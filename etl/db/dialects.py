@@ -33,14 +33,14 @@ class Instant(TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Microseconds on every database."""
-        if dialect.name in ("mysql", "mariadb"):
-            from sqlalchemy.dialects import mysql  # noqa: PLC0415 (slow to import for those who do not use it)
+        if dialect.name == "mysql":
+            from sqlalchemy.dialects import mysql  # noqa: PLC0415 (slow to import)
 
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
         return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Send UTC, without the zone where the database knows none."""
+        """Send UTC, without the zone where the database stores none."""
         if value is None or dialect.name == "postgresql":
             return value
         return value.astimezone(UTC).replace(tzinfo=None)
@@ -53,23 +53,30 @@ class Instant(TypeDecorator[datetime]):
 
 
 class Money(TypeDecorator[Decimal]):
-    """An amount, exact to 18 decimals; on SQLite a double that gives back up to 15 significant digits."""
+    """An amount, exact to 18 decimals; on SQLite a double that gives back up to 15 significant digits.
+
+    PostgreSQL keeps the digits as they were sent, the others pad them. Read back, all are without padding.
+    """
 
     impl = Numeric(38, 18)
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """On SQLite the number is read as it is, and rounded here."""
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(Numeric(38, 18, asdecimal=False))
-        return dialect.type_descriptor(Numeric(38, 18))
+        """Choose the column's type. On SQLite the double is read as it is, and rounded here."""
+        match dialect.name:
+            case "sqlite":
+                return dialect.type_descriptor(Numeric(38, 18, asdecimal=False))
+            case "postgresql":
+                return dialect.type_descriptor(Numeric())
+            case _:
+                return dialect.type_descriptor(Numeric(38, 18))
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
-        """Send exactly what can be stored."""
+        """Send what the database stores."""
         return float(value) if value is not None and dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        """Give the digits back that were stored, without the zeros that the scale adds."""
+        """Return the digits without trailing zeros."""
         if value is None:
             return None
         return digits_of_double(value) if dialect.name == "sqlite" else _without_padding(value)
@@ -97,9 +104,9 @@ class ExactText(TypeDecorator[str]):
         self.length = length
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Take the collation that neither folds case nor pads, whose name differs by server."""
-        if dialect.name in ("mysql", "mariadb"):
-            from sqlalchemy.dialects import mysql  # noqa: PLC0415 (likewise)
+        """Choose the collation that neither folds case nor pads. Its name differs by server."""
+        if dialect.name == "mysql":
+            from sqlalchemy.dialects import mysql  # noqa: PLC0415 (slow to import)
 
             is_mariadb = getattr(dialect, "is_mariadb", False)
             collation = "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
@@ -110,17 +117,17 @@ class ExactText(TypeDecorator[str]):
 
 
 class LongText(Text):
-    """Text of any length that an answer can have; plain TEXT ends at 64 kB on MySQL."""
+    """Text as long as an answer can be; plain TEXT ends at 64 kB on MySQL."""
 
 
-@compiles(LongText, "mysql", "mariadb")
+@compiles(LongText, "mysql")
 def _long_text_mysql(element: LongText, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
     return "MEDIUMTEXT"
 
 
 def unless_known_sql(dialect_name: str, table: str, *key: str) -> str:
-    """The SQL that ends an INSERT and leaves a row with the same key as it is, even one of this instant."""
-    if dialect_name in ("mysql", "mariadb"):
+    """The end of an INSERT that leaves a row with the same key as it is, even one added just now."""
+    if dialect_name == "mysql":
         return f"ON DUPLICATE KEY UPDATE {key[0]} = {table}.{key[0]}"
     return f"ON CONFLICT ({', '.join(key)}) DO NOTHING"
 
@@ -132,13 +139,13 @@ def instant_text(value: datetime, dialect_name: str) -> str:
 
 
 def read_instant(value: str | datetime) -> datetime:
-    """An instant, aware and in UTC, from what a driver gives for a column that has no type here."""
+    """An aware instant in UTC, from what a driver returns for a column that has no type here."""
     instant = datetime.fromisoformat(value) if isinstance(value, str) else value
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 class db_now(FunctionElement[datetime]):  # noqa: N801 (it reads as the SQL function that it is)
-    """The present instant by the database's clock."""
+    """The current instant by the database's clock."""
 
     type = Instant()
     inherit_cache = True
@@ -154,7 +161,7 @@ def _now_postgresql(element: db_now, compiler: Any, **kw: Any) -> str:  # noqa: 
     return now_sql("postgresql")
 
 
-@compiles(db_now, "mysql", "mariadb")
+@compiles(db_now, "mysql")
 def _now_mysql(element: db_now, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
     return now_sql("mysql")
 
@@ -166,7 +173,6 @@ def now_sql(dialect_name: str) -> str:
         "sqlite": "strftime('%Y-%m-%d %H:%M:%f000', 'now')",
         "postgresql": "statement_timestamp()",
         "mysql": "utc_timestamp(6)",
-        "mariadb": "utc_timestamp(6)",
     }[dialect_name]
 
 
@@ -176,7 +182,6 @@ def later_sql(dialect_name: str, seconds: str) -> str:
         "sqlite": f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds')",
         "postgresql": f"statement_timestamp() + make_interval(secs => {seconds})",
         "mysql": f"utc_timestamp(6) + interval round(({seconds}) * 1000000) microsecond",
-        "mariadb": f"utc_timestamp(6) + interval round(({seconds}) * 1000000) microsecond",
     }[dialect_name]
 
 
@@ -199,7 +204,7 @@ def _later(element: _Later, compiler: Any, **kw: Any) -> str:
 
 
 def database_now(connection: Connection) -> datetime:
-    """The present instant by the database's clock."""
+    """The current instant by the database's clock."""
     statement = text(f"SELECT {now_sql(connection.dialect.name)} AS now").columns(now=Instant)
     now: datetime | None = connection.scalar(statement)
     if now is None:  # pragma: no cover (no database answers so)

@@ -38,7 +38,7 @@ _DRIVERS = {
     "postgresql": ("postgresql+psycopg", "postgresql"),
     "postgres": ("postgresql+psycopg", "postgresql"),
     "mysql": ("mysql+pymysql", "mysql"),
-    "mariadb": ("mariadb+pymysql", "mysql"),
+    "mariadb": ("mysql+pymysql", "mysql"),
 }
 _READ_SECONDS = 70  # for one answer of a server, which gives a statement up after 60
 LONG_READ_SECONDS = 3_600  # for whoever reads much: before its first row, a server has to look at all of them

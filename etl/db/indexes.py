@@ -1,91 +1,53 @@
-"""The indexes. Apart from the tables, since only migrations and checks need to know them.
+"""The indexes. Apart from the tables, because only migrations and checks need them.
 
-Where the database can, an index holds only rows of one state, so that a million done ones cost nothing.
+Where the database can, an index holds only the rows that are looked for, so that a million done requests cost
+nothing.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import Index, text
+from typing import Any
+
+from sqlalchemy import Column, Index, text
 
 from etl.db.tables import call_legs, cdr_requests, metadata, sync_runs
 
-_column = cdr_requests.c
 
-# The order of a claim: within one state, account and lane, what has been due longest.
-Index(
-    "ix_cdr_requests_due",
-    _column.state,
-    _column.account,
-    _column.lane,
-    _column.run_after,
-    _column.id,
-    sqlite_where=text("state = 'pending'"),
-    postgresql_where=text("state = 'pending'"),
-)
-# The claims that may have run out.
-Index(
-    "ix_cdr_requests_leased",
-    _column.state,
-    _column.lease_until,
-    sqlite_where=text("state = 'running'"),
-    postgresql_where=text("state = 'running'"),
-)
-# The dead letters by their reason: few among many, and counted every minute where metrics are written.
-Index(
-    "ix_cdr_requests_dead",
-    _column.state,
-    _column.last_error_kind,
-    sqlite_where=text("state = 'dead'"),
-    postgresql_where=text("state = 'dead'"),
-)
-# What carries one label: claimed in the order of a claim, and counted by state.
-Index(
-    "ix_cdr_requests_batch",
-    _column.batch,
-    _column.state,
-    _column.account,
-    _column.lane,
-    _column.run_after,
-    _column.id,
-    sqlite_where=text("batch IS NOT NULL"),
-    postgresql_where=text("batch IS NOT NULL"),
-)
-# The calls of some time, for analysts and exports.
-Index("ix_call_legs_call_time", call_legs.c.call_time)
+def _index(name: str, *columns: Column[Any], rows: str | None = None) -> None:
+    where = None if rows is None else text(rows)
+    Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+_request, _leg = cdr_requests.c, call_legs.c
+_in_order_of_claims = (_request.state, _request.account, _request.lane, _request.run_after, _request.id)
+
+_index("ix_cdr_requests_due", *_in_order_of_claims, rows="state = 'pending'")
+# The requests with a label: claimed in the same order, and counted by state.
+_index("ix_cdr_requests_batch", _request.batch, *_in_order_of_claims, rows="batch IS NOT NULL")
+# The leases that may have expired.
+_index("ix_cdr_requests_leased", _request.state, _request.lease_until, rows="state = 'running'")
+# The dead letters by reason: few among many, and counted every minute where metrics are written.
+_index("ix_cdr_requests_dead", _request.state, _request.last_error_kind, rows="state = 'dead'")
+# The calls of a period, for analysts and exports.
+_index("ix_call_legs_call_time", _leg.call_time)
 # The calls of a number.
-Index(
-    "ix_call_legs_from_e164",
-    call_legs.c.from_e164,
-    sqlite_where=text("from_e164 IS NOT NULL"),
-    postgresql_where=text("from_e164 IS NOT NULL"),
-)
-Index(
-    "ix_call_legs_to_e164",
-    call_legs.c.to_e164,
-    sqlite_where=text("to_e164 IS NOT NULL"),
-    postgresql_where=text("to_e164 IS NOT NULL"),
-)
-# The runs that have not ended, or ended without a word.
-Index(
-    "ix_sync_runs_running",
-    sync_runs.c.outcome,
-    sqlite_where=text("outcome = 'running'"),
-    postgresql_where=text("outcome = 'running'"),
-)
+_index("ix_call_legs_from_e164", _leg.from_e164, rows="from_e164 IS NOT NULL")
+_index("ix_call_legs_to_e164", _leg.to_e164, rows="to_e164 IS NOT NULL")
+# The runs that have not ended, or were killed.
+_index("ix_sync_runs_running", sync_runs.c.outcome, rows="outcome = 'running'")
 
-# The legs of a UTC day, by which the daily views find the calls of a month. It is known to migrations alone,
-# since it is an index on an expression where the database has such, and else one on a hidden column.
+# The legs of a UTC day, by which the views per day find the calls of a month. Only the migrations have it: it
+# is an index on an expression, and on MySQL and MariaDB one on a hidden column.
 DAY_INDEX, _DAY_COLUMN = "ix_call_legs_call_day", "call_day"
 NAMES_OF_INDEXES = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index'",
     "postgresql": "SELECT indexname FROM pg_indexes WHERE schemaname = ANY (current_schemas(false))",
     "mysql": "SELECT index_name FROM information_schema.statistics WHERE table_schema = database()",
-    "mariadb": "SELECT index_name FROM information_schema.statistics WHERE table_schema = database()",
 }
 
 
 def is_in_models(_object: object, name: str | None, *_: object) -> bool:
-    """Whether Alembic finds a thing in the models too, and so is to compare it."""
+    """Whether the models have a thing that Alembic found in the database, which it then compares."""
     return name not in (DAY_INDEX, _DAY_COLUMN)
 
 

@@ -17,7 +17,7 @@ from etl.db.tables import RUN_COUNTS, cdr_requests, sync_runs
 
 _RECENT = 10  # runs by which the present speed is told
 _ADDED = ", ".join(f"{name} = {name} + :{name}" for name in RUN_COUNTS)
-_COUNT = f"UPDATE sync_runs SET {_ADDED}, turns = :turn, seen_at = {{now}} WHERE id = :run_id"
+_COUNT = f"UPDATE sync_runs SET {_ADDED}, transactions = :turn, seen_at = {{now}} WHERE id = :run_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def last_turn(connection: Connection, run_id: int) -> int:
     The lock waits for such a transaction where it is still on its way through the database.
     """
     turns: int | None = connection.scalar(
-        select(sync_runs.c.turns).where(sync_runs.c.id == run_id).with_for_update()
+        select(sync_runs.c.transactions).where(sync_runs.c.id == run_id).with_for_update()
     )
     return turns or 0
 

@@ -1,6 +1,6 @@
-"""The schema's history: Alembic, through the same settings as every other command, and the check for drift.
+"""Migrate the schema with Alembic, and compare the database with the models.
 
-Alembic is slow to import, so only the commands that need it import this module.
+Alembic is slow to import: only the commands that need it import this module.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from etl.db.indexes import DAY_INDEX, NAMES_OF_INDEXES, is_in_models, metadata
 from etl.db.views import VIEWS
 from etl.errors import DatabaseUnavailableError, FailedCheckError, SchemaError, UsageError
 
-_MIGRATION_SECONDS = 30  # how long a migrator waits for another
-_IS_READ_BY_OTHERS = "2BP01"  # of what is to be dropped, on PostgreSQL; the others drop it all the same
+_MIGRATION_SECONDS = 30  # how long a migrator waits for another one
+_HAS_DEPENDENTS = "2BP01"  # PostgreSQL does not drop a view that other views read; the others do
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -40,18 +40,18 @@ def migrations_folder() -> Path:
 
 
 def upgrade(engine: Engine, revision: str = "head", *, patience: int = _MIGRATION_SECONDS) -> None:
-    """Bring the schema up to a revision. Two at once are safe: the second waits, and finds it done.
+    """Upgrade the schema to a revision. Two upgrades at once are safe: the second one waits.
 
-    `patience` is how many seconds a server waits for another migrator, and for whoever holds a table.
+    `patience` is how many seconds a server waits for another migrator, and for sessions that use a table.
 
     Raises:
-        UsageError: there is no such revision.
-        SchemaError: the database is another application's, or somebody's own views read what is made anew.
-        DatabaseUnavailableError: somebody else has been at work for longer than `patience`.
+        UsageError: the revision does not exist.
+        SchemaError: the database belongs to another application, or views that are not ours depend on ours.
+        DatabaseUnavailableError: another session was in the way for longer than `patience`.
     """
     if engine.dialect.name == "sqlite":
-        # WAL lets readers read beside a writer. The mode is kept in the file. Where somebody else is at
-        # work in it, it cannot be changed, and is what that somebody made it.
+        # In WAL mode readers do not wait for a writer. The file keeps the mode. It cannot be changed while
+        # another process uses the file, which set it itself.
         with engine.connect().execution_options(without_transaction=True) as connection:
             try:
                 connection.exec_driver_sql("PRAGMA journal_mode = WAL")
@@ -67,7 +67,7 @@ def upgrade(engine: Engine, revision: str = "head", *, patience: int = _MIGRATIO
 
 
 def downgrade(engine: Engine, revision: str, *, patience: int = _MIGRATION_SECONDS) -> None:
-    """Take the schema back to a revision. For `patience` and errors see `upgrade`."""
+    """Downgrade the schema to a revision. For `patience` and errors see `upgrade`."""
     _run(engine, lambda connection: command.downgrade(_config(connection), revision), patience)
 
 
@@ -78,28 +78,28 @@ def _run(engine: Engine, migrate: Callable[[Connection], None], patience: int) -
             lift_limits(connection)  # an index on millions of legs takes its time
             migrate(connection)
     except CommandError as error:
-        raise UsageError(f"{error}; `cdr-sync db current` tells where the schema is") from error
+        raise UsageError(str(error), remedy="`cdr-sync db current` prints the current revision") from error
     except DBAPIError as error:
         original: Any = error.orig
-        if getattr(original, "sqlstate", None) == _IS_READ_BY_OTHERS:
+        if getattr(original, "sqlstate", None) == _HAS_DEPENDENTS:
             views = "; ".join(original.diag.message_detail.splitlines())
             raise SchemaError(
-                f"Views of somebody's own are in the way: {views}. Drop them, run the same command again, "
-                "and make them anew"
+                f"Your own views depend on views that must be recreated: {views}",
+                remedy="Drop them, run the command again, and recreate them",
             ) from error
         if not is_conflict(error):
             raise
         raise DatabaseUnavailableError(
-            "Another session holds a table that is to be changed, or is migrating too: run the same command "
-            "again when it has ended"
+            "Another session holds a table that must change, or is migrating too",
+            remedy="Run the command again when it has ended",
         ) from error
 
 
 def _require_own_names(connection: Connection) -> None:
-    """Refuse a database in which another application has tables or views of our names.
+    """Refuse a database in which another application has tables or views with our names.
 
     Raises:
-        SchemaError: it is such a database; the message names them.
+        SchemaError: there are such tables or views; the message names them.
     """
     seen = inspect(connection)
     tables, views = set(seen.get_table_names()), set(seen.get_view_names())
@@ -114,18 +114,19 @@ def _require_own_names(connection: Connection) -> None:
         }
     elif missing := sorted(metadata.tables.keys() - tables):  # all are of the first migration
         raise SchemaError(
-            f"The schema is noted as {revision}, but lacks {', '.join(missing)}: if a downgrade was stopped, "
-            "run it again; if this is another application's database, give cdr-sync one of its own"
+            f"The database says that its schema is {revision}, but {', '.join(missing)} is missing",
+            remedy="If a downgrade was stopped, run it again. If this is another application's database, "
+            "use a separate one for cdr-sync",
         )
     if foreign:
         raise SchemaError(
-            f"The database has {', '.join(sorted(foreign))} of another application's: "
-            "give cdr-sync a database of its own"
+            f"Another application has {', '.join(sorted(foreign))} in this database",
+            remedy="Use a separate database for cdr-sync",
         )
 
 
 def _is_left_of_first_migration(connection: Connection, table: str) -> bool:
-    """Whether a table is ours, though no revision is noted: where DDL commits by itself, it can be."""
+    """Whether a table is ours although no revision is stored: possible where DDL commits by itself."""
     if connection.dialect.name in ("sqlite", "postgresql"):
         return False
     comment = inspect(connection).get_table_comment(table)["text"]
@@ -134,12 +135,12 @@ def _is_left_of_first_migration(connection: Connection, table: str) -> bool:
 
 @contextmanager
 def _alone(connection: Connection, patience: int) -> Iterator[None]:
-    """Wait until nobody else migrates this database. On SQLite the writing transaction does that.
+    """Wait until no other session migrates this database. On SQLite the writing transaction does that.
 
-    Nor does any later statement wait longer for a reader, since all others would queue up behind it.
+    No later statement waits longer for a reader either: all other sessions would queue behind it.
 
     Raises:
-        DatabaseUnavailableError: somebody else has been at it for too long.
+        DatabaseUnavailableError: another session has been migrating for too long.
     """
     match connection.dialect.name:
         case "sqlite":
@@ -150,33 +151,35 @@ def _alone(connection: Connection, patience: int) -> Iterator[None]:
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('cdr-sync db'))"))
             yield
         case _:
-            # DDL commits on MySQL, so that no transaction could hold others off. The lock's name is one for
-            # the whole server, and ends after 64 characters.
+            # DDL commits on MySQL, so a transaction cannot keep others out. The name of the lock is valid on
+            # the whole server, and has at most 64 characters.
             name = "CONCAT('cdr-sync db ', MD5(DATABASE()))"
             if not connection.scalar(text(f"SELECT GET_LOCK({name}, {patience})")):
-                raise DatabaseUnavailableError("Somebody else is migrating this database: try again later")
+                raise DatabaseUnavailableError(
+                    "Another session is migrating this database", remedy="Try again later"
+                )
             connection.execute(text(f"SET SESSION lock_wait_timeout = {patience}"))
             try:
                 yield
             finally:
-                # A lost connection has given all of it back.
+                # A lost connection has released both.
                 with suppress(DBAPIError, PendingRollbackError):
                     connection.execute(text("SET SESSION lock_wait_timeout = DEFAULT"))
                     connection.execute(text(f"SELECT RELEASE_LOCK({name})"))
 
 
 def check(engine: Engine) -> None:
-    """Find out whether the schema is the newest, and whether tables and views are what this version expects.
+    """Check that the schema is the newest, and that tables and views are what this version expects.
 
     Raises:
-        FailedCheckError: it is not, or they are not; the message names the differences.
+        FailedCheckError: one of them is not; the message names the differences.
     """
     with reading(engine) as connection:
         found = schema_revision(connection)
         if found != SCHEMA_REVISION:
             raise FailedCheckError(
-                f"The schema is {found or 'not there'}, and {SCHEMA_REVISION} is needed: "
-                "run `cdr-sync db upgrade`"
+                f"The schema is {found or 'missing'}, but this version needs {SCHEMA_REVISION}",
+                remedy="Run `cdr-sync db upgrade`",
             )
         differences = found_differences(connection, texts_of_views(connection.dialect.name))
     if differences:
@@ -185,7 +188,7 @@ def check(engine: Engine) -> None:
 
 
 def texts_of_views(dialect_name: str) -> dict[str, str]:
-    """The queries of all views, each after those that it reads, as the newest migration of them has them."""
+    """The queries of all views, each after those that it reads, from the newest migration that has them."""
     migrations = ScriptDirectory(str(migrations_folder())).walk_revisions()
     texts: dict[str, str] = next(
         migration.module.views(dialect_name) for migration in migrations if hasattr(migration.module, "views")
@@ -204,7 +207,7 @@ Difference = tuple[object, ...]
 
 
 def found_differences(connection: Connection, texts_of_views: Mapping[str, str]) -> list[Difference]:
-    """All differences: a word for each, and what it is about. The connection is of no use afterwards."""
+    """All differences: a word for each, and what it is about. Do not use the connection afterwards."""
     differences = _differences_of_tables(connection)
     of_views = _differences_of_columns(connection)
     return differences + (of_views or _differences_of_texts(connection, texts_of_views))
@@ -214,7 +217,7 @@ def _differences_of_tables(connection: Connection) -> list[Difference]:
     options = {"compare_type": True, "compare_server_default": False, "include_object": is_in_models}
     context = MigrationContext.configure(connection, opts=options)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SAWarning)  # of an index that it cannot read: see below
+        warnings.simplefilter("ignore", SAWarning)  # about DAY_INDEX, which it cannot read
         differences: list[Difference] = compare_metadata(context, metadata)
     if DAY_INDEX not in connection.scalars(text(NAMES_OF_INDEXES[connection.dialect.name])).all():
         differences.append(("missing_index", DAY_INDEX))
@@ -222,7 +225,7 @@ def _differences_of_tables(connection: Connection) -> list[Difference]:
 
 
 def _differences_of_columns(connection: Connection) -> list[Difference]:
-    """What `compare_metadata`, which looks at tables alone, would say of the views."""
+    """The same for views, which `compare_metadata` does not look at."""
     there = set(inspect(connection).get_view_names())
     differences: list[Difference] = []
     for view in VIEWS:
@@ -233,7 +236,7 @@ def _differences_of_columns(connection: Connection) -> list[Difference]:
             found = list(connection.execute(text(f"SELECT * FROM {view.name} WHERE 1 = 0")).keys())
         except DBAPIError as error:
             differences.append(("broken_view", view.name, str(error.orig)))
-            break  # PostgreSQL takes no other statement in this transaction
+            break  # PostgreSQL refuses any other statement in this transaction
         expected = [column.name for column in view.columns]
         differences += [("missing_column", view.name, name) for name in expected if name not in found]
         differences += [("unknown_column", view.name, name) for name in found if name not in expected]
@@ -241,17 +244,17 @@ def _differences_of_columns(connection: Connection) -> list[Difference]:
 
 
 def _differences_of_texts(connection: Connection, texts: Mapping[str, str]) -> list[Difference]:
-    """Which views have another query than they should. MySQL and MariaDB, which rewrite it, cannot tell."""
+    """Views with the wrong query. Not on MySQL and MariaDB, which rewrite queries beyond comparison."""
     match connection.dialect.name:
         case "sqlite":
             kept = text("SELECT name, sql FROM sqlite_master WHERE type = 'view'")
             found = dict(connection.execute(kept).tuples().all())
             expected = {name: f"CREATE VIEW {name} AS\n{query}".rstrip() for name, query in texts.items()}
         case "postgresql":
-            # It rewrites a query too, always in the same way, and once more what it wrote: where a view
-            # was restored from a dump.
+            # It rewrites queries too, but always in the same way. A view that was restored from a dump has
+            # been rewritten twice.
             try:
-                found = _rewritten(connection, _told(connection, texts))
+                found = _rewritten(connection, _definitions(connection, texts))
                 expected = _rewritten(connection, _rewritten(connection, texts))
             except DBAPIError as error:
                 return [("views_not_compared", str(error.orig))]
@@ -261,15 +264,15 @@ def _differences_of_texts(connection: Connection, texts: Mapping[str, str]) -> l
 
 
 def _rewritten(connection: Connection, queries: Mapping[str, str]) -> dict[str, str]:
-    """The queries as PostgreSQL tells them once they are views, which hide the lasting ones for a moment."""
+    """The queries as PostgreSQL rewrites them: in temporary views, which hide the real ones for a moment."""
     with connection.begin_nested() as moment:
         for name, query in queries.items():
             connection.exec_driver_sql(f"CREATE TEMPORARY VIEW {name} AS {query}")
-        told = _told(connection, queries)
+        rewritten = _definitions(connection, queries)
         moment.rollback()
-    return told
+    return rewritten
 
 
-def _told(connection: Connection, names: Iterable[str]) -> dict[str, str]:
+def _definitions(connection: Connection, names: Iterable[str]) -> dict[str, str]:
     definition = text("SELECT pg_get_viewdef(CAST(:name AS regclass))")
     return {name: connection.execute(definition, {"name": name}).scalar_one() for name in names}

@@ -49,7 +49,7 @@ def findings_on(connection: Connection, account: str, request_id: str) -> list[R
     column = data_quality.c
     return list(
         connection.execute(
-            select(column.check_name, column.leg, column.detail)
+            select(column.check_name, column.leg, column.number, column.detail)
             .where(column.account == account, column.request_id == request_id)
             .order_by(column.check_name, column.detail)
         )

@@ -165,6 +165,7 @@ class Finding(NamedTuple):
     account: str
     request_id: str
     leg: str | None
+    number: str | None
     detail: str | None
 
 

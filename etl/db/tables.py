@@ -1,6 +1,8 @@
-"""The tables, as this version needs them. The migrations build them; a test holds the two together."""
+"""The tables, as this version needs them. The migrations build them, and a test compares the two."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from sqlalchemy import (
     JSON,
@@ -35,7 +37,17 @@ def _one_of(column: str, values: tuple[str, ...]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
-# SQLite numbers rows by itself only where the key's type is exactly INTEGER.
+def _instant(name: str, comment: str) -> Column[datetime]:
+    """A required instant; the default is now."""
+    return Column(name, Instant, nullable=False, server_default=db_now(), comment=comment)
+
+
+def _count(name: str, comment: str) -> Column[int]:
+    """A required number that starts at 0."""
+    return Column(name, Integer, nullable=False, server_default=text("0"), comment=comment)
+
+
+# SQLite numbers rows by itself only if the key's type is exactly INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
 cdr_requests = Table(
@@ -47,7 +59,7 @@ cdr_requests = Table(
         ExactText(64),
         nullable=False,
         server_default="default",
-        comment="Account whose credentials ask for it: a name from the configuration",
+        comment="Account whose credentials are used: a name from the configuration",
     ),
     Column(
         "request_id", ExactText(255), nullable=False, comment="Request ID as PIOPIY issued it; case matters"
@@ -66,44 +78,25 @@ cdr_requests = Table(
         server_default=text("0"),
         comment="0 live, 1 backfill; live is claimed first",
     ),
-    Column("batch", String(255), comment="Label given at enqueueing or by a backfill; null for none"),
-    Column(
-        "run_after",
-        Instant,
-        nullable=False,
-        server_default=db_now(),
-        comment="UTC; not asked for before this instant",
+    Column("batch", ExactText(255), comment="Label given at enqueueing or by a backfill; null for none"),
+    _instant("run_after", "UTC; not due before this instant"),
+    _count(
+        "attempts", "Failed claims so far, and the current one; waits and outages of the API do not count"
     ),
-    Column(
-        "attempts",
-        Integer,
-        nullable=False,
-        server_default=text("0"),
-        comment="Failed claims so far, and the present one; waits and outages of the API do not count",
-    ),
-    Column(
-        "fetches", Integer, nullable=False, server_default=text("0"), comment="Valid answers received so far"
-    ),
-    Column(
-        "reclaims",
-        Integer,
-        nullable=False,
-        server_default=text("0"),
-        comment="How often a lease ran out and the request was taken back",
-    ),
-    Column(
-        "leg_count",
-        Integer,
-        nullable=False,
-        server_default=text("0"),
-        comment="Legs in the last valid answer",
-    ),
-    Column("lease_token", String(32), comment="Random token of the present claim; null when not running"),
-    Column("lease_until", Instant, comment="UTC; when the present claim runs out; null when not running"),
+    _count("fetches", "Valid answers received so far"),
+    _count("reclaims", "How often a lease expired and the request was reclaimed"),
+    _count("leg_count", "Legs in the last valid answer"),
+    Column("lease_token", String(32), comment="Random token of the current claim; null when not running"),
+    Column("lease_until", Instant, comment="UTC; when the current claim expires; null when not running"),
     Column("done_token", String(32), comment="Token of the claim that was settled last"),
     Column("worker", String(255), comment="Who claimed it last: host, process and run; for people only"),
     Column("run_id", BigInteger, comment="sync_runs.id of the run that claimed it last"),
-    Column("api_count", Integer, comment="count as the last valid answer said it; null if it did not"),
+    Column("api_count", Integer, comment="count in the last valid answer; null if it had none"),
+    Column(
+        "forgotten_at",
+        Instant,
+        comment="UTC; when its phone number was erased; it is never asked for again; else null",
+    ),
     Column(
         "last_error_kind",
         String(32),
@@ -111,12 +104,8 @@ cdr_requests = Table(
     ),
     Column("last_error", Text, comment="The same in a sentence; never holds a secret"),
     Column("last_http_status", Integer, comment="HTTP status of the last answer; null if none came"),
-    Column(
-        "enqueued_at", Instant, nullable=False, server_default=db_now(), comment="UTC; when it arrived here"
-    ),
-    Column(
-        "updated_at", Instant, nullable=False, server_default=db_now(), comment="UTC; last change of this row"
-    ),
+    _instant("enqueued_at", "UTC; when it was enqueued"),
+    _instant("updated_at", "UTC; last change of this row"),
     Column("finished_at", Instant, comment="UTC; when it became done, empty, dead or cancelled; else null"),
     UniqueConstraint("account", "request_id"),
     CheckConstraint(_one_of("state", tuple(STATES)), name="state_is_known"),
@@ -163,8 +152,8 @@ call_legs = Table(
         nullable=False,
         comment="Calling number, as sent, trimmed; empty if none (API field from)",
     ),
-    Column("from_e164", ExactText(16), comment="Calling number in E.164; null if it is no valid number"),
-    Column("to_e164", ExactText(16), comment="Number called in E.164; null if it is no valid number"),
+    Column("from_e164", ExactText(16), comment="Calling number in E.164; null if it is not a valid number"),
+    Column("to_e164", ExactText(16), comment="Number called in E.164; null if it is not a valid number"),
     Column("to_country", String(2), comment="Country of to_e164, ISO 3166 alpha-2; null if unknown"),
     Column(
         "duration_seconds",
@@ -186,13 +175,11 @@ call_legs = Table(
     Column(
         "extra",
         JSON(none_as_null=True),
-        comment="Fields that the API's documentation does not know; null if none",
+        comment="Fields that are not in the API's documentation; null if none",
     ),
-    Column("revision", Integer, nullable=False, comment="1, and 1 more at every change of content"),
-    Column("first_seen_at", Instant, nullable=False, server_default=db_now(), comment="UTC; first stored"),
-    Column(
-        "updated_at", Instant, nullable=False, server_default=db_now(), comment="UTC; last change of this row"
-    ),
+    Column("revision", Integer, nullable=False, comment="1, and +1 at every change of content"),
+    _instant("first_seen_at", "UTC; first stored"),
+    _instant("updated_at", "UTC; last change of this row"),
     Column("missing_since", Instant, comment="UTC; a later answer no longer held this leg; else null"),
     Column("run_id", BigInteger, comment="sync_runs.id of the run that changed this row last"),
     PrimaryKeyConstraint("account", "request_id", "leg", "to_number", "call_time", "occurrence"),
@@ -206,11 +193,9 @@ cdr_responses = Table(
     metadata,
     Column("account", ExactText(64), nullable=False, comment="Account that asked"),
     Column("request_id", ExactText(255), nullable=False, comment="Request ID that was asked for"),
-    Column(
-        "revision", Integer, nullable=False, comment="1 for the first answer, 1 more for each different one"
-    ),
+    Column("revision", Integer, nullable=False, comment="1 for the first answer, +1 for each different one"),
     Column("run_id", BigInteger, comment="sync_runs.id of the run that received it"),
-    Column("fetched_at", Instant, nullable=False, server_default=db_now(), comment="UTC; when it was stored"),
+    _instant("fetched_at", "UTC; when it was stored"),
     Column("http_status", Integer, comment="HTTP status"),
     Column(
         "body",
@@ -227,12 +212,12 @@ _COUNTS = {
     "claimed": "Claims made",
     "api_calls": "Calls of the API, tries included",
     "done": "Requests that became done",
-    "empty": "Requests that became empty",
+    "without_legs": "Requests that became empty: no leg ever came",
     "put_off": "Answers that are not final yet",
     "retried": "Failed claims that will be tried again",
-    "released": "Claims given back unjudged",
+    "released": "Claims given back without an outcome",
     "dead": "Requests that became dead",
-    "lost_leases": "Answers not stored, since the claim had run out and been taken over",
+    "lost_leases": "Answers not stored, because the lease had expired and another run had claimed it",
     "legs_inserted": "Legs stored for the first time",
     "legs_updated": "Legs whose content changed",
     "legs_unchanged": "Legs that were stored already",
@@ -244,31 +229,22 @@ sync_runs = Table(
     metadata,
     Column("id", _Id, primary_key=True, autoincrement=True, comment="Number of the run"),
     Column("command", String(32), nullable=False, comment="Command that ran"),
-    Column("batch", String(255), comment="Label that the run was limited to; null for none"),
+    Column("batch", ExactText(255), comment="Label that the run was limited to; null for none"),
     Column("host", String(255), nullable=False, comment="Host name"),
     Column("pid", Integer, nullable=False, comment="Process ID on that host"),
-    Column("version", String(32), nullable=False, comment="Version of cdr-sync"),
-    Column("started_at", Instant, nullable=False, server_default=db_now(), comment="UTC"),
-    Column("finished_at", Instant, comment="UTC; null while it runs"),
-    Column("outcome", String(32), nullable=False, server_default="running", comment=", ".join(RUN_OUTCOMES)),
-    *(
-        Column(name, Integer, nullable=False, server_default=text("0"), comment=comment)
-        for name, comment in _COUNTS.items()
-    ),
-    Column("error", Text, comment="What went wrong, in a sentence; null if nothing did"),
-    Column(
-        "turns",
-        Integer,
-        nullable=False,
-        server_default=text("0"),
-        comment="Number of its last transaction that claimed or settled: tells whether a commit happened",
-    ),
-    Column("seen_at", Instant, comment="UTC; when that transaction was; null before the first"),
     Column(
         "pid_scope",
         String(64),
-        comment="Where pid means something: the machine's boot and process namespace; null if unknown",
+        comment="Where pid is valid: the machine's boot and process namespace; null if unknown",
     ),
+    Column("version", String(32), nullable=False, comment="Version of cdr-sync"),
+    _instant("started_at", "UTC"),
+    Column("finished_at", Instant, comment="UTC; null while it runs"),
+    Column("outcome", String(32), nullable=False, server_default="running", comment=", ".join(RUN_OUTCOMES)),
+    *(_count(name, comment) for name, comment in _COUNTS.items()),
+    Column("error", Text, comment="What went wrong, in a sentence; null if nothing did"),
+    _count("transactions", "Number of its last transaction that claimed or settled: proves its commit"),
+    Column("seen_at", Instant, comment="UTC; when that transaction was; null before the first"),
     CheckConstraint(_one_of("outcome", RUN_OUTCOMES), name="outcome_is_known"),
     comment="The ledger: one row for every run, written at its start",
     sqlite_autoincrement=True,
@@ -279,17 +255,28 @@ api_accounts = Table(
     metadata,
     Column("account", ExactText(64), primary_key=True, comment="Name from the configuration"),
     Column("canary_request_id", ExactText(255), comment="Latest request known to be good; null if none yet"),
-    Column("breaker_opened_at", Instant, comment="UTC; since when the API counts as down; null if it works"),
-    Column("breaker_reason", Text, comment="What opened the breaker; null if the API works"),
-    Column("paused_until", Instant, comment="UTC; the API asked for patience until then; null if it did not"),
     Column(
-        "updated_at", Instant, nullable=False, server_default=db_now(), comment="UTC; last change of this row"
+        "breaker_opened_at", Instant, comment="UTC; when the circuit breaker opened; null while it is closed"
     ),
+    Column("breaker_reason", Text, comment="What opened the breaker; null while it is closed"),
+    Column("paused_until", Instant, comment="UTC; the API asked to wait until then; null if it did not"),
     Column(
         "rate_paid_until_us",
         BigInteger,
         comment="Microseconds since 1970 by the database's clock: when the calls made so far are paid off "
         "at the rate limit; null if it never had one",
     ),
-    comment="What all machines share about an account: breaker, pause and canary",
+    _instant("updated_at", "UTC; last change of this row"),
+    comment="What all machines share about an account: breaker, pause, canary and rate limit",
+)
+
+backfills = Table(
+    "backfills",
+    metadata,
+    Column("label", ExactText(255), primary_key=True, comment="The batch of its requests"),
+    _instant("created_at", "UTC; when it was started"),
+    Column("marked_at", Instant, comment="UTC; when all its requests were marked; null before that"),
+    Column("selection", JSON, nullable=False, comment="By what it was selected: options and their values"),
+    _count("selected", "Requests selected so far; those no longer in the batch moved to another one"),
+    comment="One row for every backfill; the requests of its batch show its progress",
 )

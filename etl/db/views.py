@@ -1,7 +1,6 @@
-"""The views for analysts: their columns, types and comments. The migrations hold their text.
+"""The views for analysts: their columns, types and comments. The migrations have their queries.
 
-Whatever is told of them anywhere comes from here: what `db check` looks for, PostgreSQL's own comments, the
-dictionary in docs/dictionary.md.
+`cdr-sync db check`, the comments in PostgreSQL and docs/dictionary.md are all made from this description.
 """
 
 from __future__ import annotations
@@ -10,11 +9,23 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Date, Float, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Date,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 from etl.db.dialects import ExactText, Instant, Money
 
-# Apart from that of the tables, since Alembic builds no views from models.
+# Apart from that of the tables, because Alembic would take a view in there for a table.
 view_metadata = MetaData()
 
 
@@ -39,6 +50,8 @@ def _side(letter: str) -> Sequence[Column[Any]]:
             Integer,
             comment=f"Seconds; whether ringing counts is unknown; {which} leg",
         ),
+        Column(f"{letter}_from_e164", ExactText(16), comment=f"{letter}_from in E.164; null if not valid"),
+        Column(f"{letter}_to_e164", ExactText(16), comment=f"{letter}_to in E.164; null if not valid"),
     )
 
 
@@ -82,12 +95,12 @@ calls = Table(
     Column(
         "legs_without_rate", BigInteger, comment="Legs whose rate is null, which billed_rate_total leaves out"
     ),
-    comment="One row a request that has legs. Legs that a later answer no longer held are left out",
+    comment="One row per request with legs. Legs that a later answer no longer held are left out",
 )
 
 
 def _figures() -> Sequence[Column[Any]]:
-    """What is said of any group of calls."""
+    """The figures of a group of calls."""
     return (
         Column("calls", BigInteger, comment="Requests that have legs"),
         Column("answered_calls", BigInteger, comment="Those of them that were answered"),
@@ -145,15 +158,13 @@ sync_coverage = Table(
     view_metadata,
     _day("on which the requests were enqueued"),
     _account(),
-    Column("asked", BigInteger, comment="Requests enqueued that day, whatever became of them"),
+    Column("asked", BigInteger, comment="Requests enqueued that day"),
     Column("done", BigInteger, comment="Those whose answer is final and stored"),
-    Column("empty", BigInteger, comment="Those for which no leg ever came"),
-    Column("dead", BigInteger, comment="Those given up until a person replays them"),
-    Column("cancelled", BigInteger, comment="Those taken out by a person"),
-    Column(
-        "waiting", BigInteger, comment="Those still to be asked for, or being asked for: pending and running"
-    ),
-    Column("legs", BigInteger, comment="Legs stored of them, in whatever state they are"),
+    Column("without_legs", BigInteger, comment="Those for which no leg ever came: their state is empty"),
+    Column("dead", BigInteger, comment="Those given up until a person retries them"),
+    Column("cancelled", BigInteger, comment="Those that a person cancelled"),
+    Column("waiting", BigInteger, comment="Those that are not finished: pending and running"),
+    Column("legs", BigInteger, comment="Legs stored for all of them"),
     comment="What became of the requests of each day of enqueueing, by account",
 )
 
@@ -169,8 +180,13 @@ data_quality = Table(
     _account(),
     _request_id(),
     Column("leg", ExactText(16), comment="Letter of the leg; null where the finding is the request's"),
-    Column("detail", Text, comment="What was found, in a sentence"),
-    comment="One row a finding: what is odd about stored data. Nothing is changed or left out for it",
+    Column(
+        "number",
+        ExactText(64),
+        comment="Number or agent ID called, as sent; null where the finding is the request's, or if none",
+    ),
+    Column("detail", Text, comment="What was found, in words that hold no phone number"),
+    comment="One row per finding: what is odd about stored data. The other views are not changed by it",
 )
 
 rate_evidence = Table(
@@ -195,9 +211,9 @@ rate_evidence = Table(
         "balance_fall",
         Money,
         comment="Account currency; balance_before less balance: the charge of this leg, and of whatever else "
-        "the account was charged for in between; null where either is",
+        "the account was charged for in between; null if one of them is",
     ),
-    Column("rate", Money, comment="Account currency; what balance_fall is if rate is the charge of the leg"),
+    Column("rate", Money, comment="Account currency; what balance_fall is if rate is the charge for the leg"),
     Column(
         "started_minutes",
         BigInteger,
@@ -207,10 +223,22 @@ rate_evidence = Table(
         "rate_times_minutes",
         Money,
         comment="Account currency; rate times started_minutes: what balance_fall is if rate is the price of "
-        "a minute; null where either is",
+        "a minute; null if one of them is",
     ),
     comment="What the balance says about the meaning of rate, leg by leg. Compare where started_minutes is 2 "
     "or more. Other calls of the account, and top-ups, fall in between: single rows prove nothing",
 )
 
 VIEWS = (calls, calls_daily, destinations, sync_coverage, data_quality, rate_evidence)
+
+
+def comment_views(connection: Connection) -> None:
+    """Write the comments into the database, if it is PostgreSQL: the others keep none on views."""
+    if connection.dialect.name != "postgresql":
+        return
+    for view in VIEWS:
+        comments = {f"VIEW {view.name}": view.comment}
+        comments |= {f"COLUMN {view.name}.{column.name}": column.comment for column in view.columns}
+        for target, comment in comments.items():
+            quoted = str(comment).replace("'", "''")
+            connection.exec_driver_sql(f"COMMENT ON {target} IS '{quoted}'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from etl.cdr.answers import read_answer
-from etl.cdr.breaker import Judgement, judge_canary
+from etl.cdr.breaker import Verdict, judge_canary
 from etl.cdr.parsing import parse_legs
 from etl.doctor.findings import Finding, failed
 from etl.errors import NotFoundError, RateLimitedError, RejectedError, RequestError, SettingsError
@@ -50,21 +50,21 @@ def _ask(settings: Settings, account: Account, request_id: str) -> RequestError 
     return None
 
 
-def _judge(error: RequestError | None, *, has_canary: bool) -> Judgement:
+def _judge(error: RequestError | None, *, has_canary: bool) -> Verdict:
     match error:
         case RateLimitedError():
-            return Judgement.UNDECIDED
+            return Verdict.HOLD
         case NotFoundError() | RejectedError() if not has_canary:
-            return Judgement.UNDECIDED
+            return Verdict.HOLD
     return judge_canary(error)
 
 
-def _told(judgement: Judgement, error: RequestError | None, account: str, host: str) -> Finding:
+def _told(judgement: Verdict, error: RequestError | None, account: str, host: str) -> Finding:
     match judgement:
-        case Judgement.OWN:
+        case Verdict.COUNT:
             found = f"{host} answers and takes the credentials"
             return Finding(check="api", account=account, result="ok", found=found)
-        case Judgement.UNDECIDED:
+        case Verdict.HOLD:
             return Finding(
                 check="api",
                 account=account,
@@ -73,7 +73,7 @@ def _told(judgement: Judgement, error: RequestError | None, account: str, host: 
                 remedy="ask for a request that PIOPIY is known to have: `cdr-sync fetch ID"
                 f" --account {account}`",
             )
-        case Judgement.REFUSED:
+        case Verdict.REFUSED:
             return Finding(
                 check="api",
                 account=account,

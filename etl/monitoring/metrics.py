@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from etl.db.figures import QueueFigures
-from etl.sync.summary import CLASSES, OUTCOMES, Latency, Summary
+from etl.sync.summary import LATENCY_CLASSES, OUTCOMES, Latency, Summary
 
 LAST_SUCCESS = "cdr_sync_last_success_timestamp_seconds"
 
@@ -104,6 +104,6 @@ def _by_label(name: str, about: str, label: str, values: Mapping[str, float]) ->
 
 
 def _histogram(name: str, about: str, latency: Latency) -> Metric:
-    limits = (*(str(limit) for limit in CLASSES), "+Inf")
+    limits = (*(str(limit) for limit in LATENCY_CLASSES), "+Inf")
     buckets = list(zip(limits, accumulate(latency.counts), strict=True))
     return HistogramMetricFamily(name, about, buckets=buckets, sum_value=latency.total)

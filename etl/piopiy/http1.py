@@ -1,12 +1,12 @@
-"""HTTP whose calls have one deadline for all of their steps, and one TLS context for all of their threads.
+"""HTTP calls with one deadline for all their steps, and one TLS context for all threads.
 
-The time-outs of requests hold for each step and each read anew, so that a server which sends one byte now
-and then can keep a call for hours. Here they are what is left until one instant: of the time to connect,
-for the handshake, for a proxy's tunnel, and before each read of headers and body.
+The time-outs of requests apply to each step and each read separately, so a server that sends one byte now
+and then can hold a call for hours. Here each time-out is what is left until one deadline: for connecting,
+for the TLS handshake, for a proxy's tunnel, and before each read of headers and body.
 
-Two limits. Looking up a name is a call of the C library, which cannot be ended from within the process: it
-ends by the resolver's own time-outs. And TLS within TLS, to an https:// proxy, is unwrapped by urllib3
-with a time-out for each of its reads.
+Two limits remain. A name lookup is a call of the C library, which the process cannot interrupt: it ends by
+the resolver's own time-outs. For TLS within TLS, to an https:// proxy, urllib3 applies a time-out to each
+read.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ _SHORTEST = 0.001  # seconds; a time-out of 0 would make a socket non-blocking
 
 
 class WholeCall(urllib3.Timeout):
-    """What is left of a call's time, where urllib3 expects a time-out for each step."""
+    """The time that a call has left, where urllib3 expects a time-out for each step."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(total=seconds)
         self._ends_at = monotonic() + seconds
 
     def clone(self) -> WholeCall:
-        """Give the same clock: urllib3 clones a time-out to start it anew."""
+        """Return the same object: urllib3 clones a time-out to restart it."""
         return self
 
     def start_connect(self) -> float:
-        """Start nothing: the clock runs already."""
+        """Return the time; the clock is running already."""
         return monotonic()
 
     @property
     def connect_timeout(self) -> float:
-        """What is left, for connecting."""
+        """Seconds left for connecting."""
         return max(_SHORTEST, self._ends_at - monotonic())
 
     @property
     def read_timeout(self) -> float:
-        """What is left, for reading; urllib3 takes 0 for "over"."""
+        """Seconds left for reading; 0 means that the time is over."""
         return max(0.0, self._ends_at - monotonic())
 
 
@@ -65,7 +65,7 @@ class _Socket(Protocol):
 
 
 class _BoundedReader(io.RawIOBase):
-    """A socket's stream that gives each read only the time which is left."""
+    """A socket's stream whose reads each get only the time that is left."""
 
     def __init__(self, stream: io.RawIOBase, sock: _Socket, ends_at: float) -> None:
         self._stream = stream
@@ -90,10 +90,10 @@ class _BoundedReader(io.RawIOBase):
 
 
 class _BoundedResponse(http.client.HTTPResponse):
-    """A response whose status line, headers and body arrive within one deadline.
+    """A response whose status line, headers and body must arrive within one deadline.
 
-    Just before it makes one, be it for the answer or for a proxy's tunnel, urllib3 sets the socket's
-    time-out to what is left of the call.
+    Just before urllib3 creates it, for the answer or for a proxy's tunnel, it sets the socket's time-out to
+    the time that the call has left.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class _BoundedResponse(http.client.HTTPResponse):
 
 
 class _BoundedConnection(HTTPConnection):
-    """A connection whose `timeout` is a moment: set in seconds, it shrinks as time passes."""
+    """A connection whose `timeout` is a deadline: set in seconds, it shrinks as time passes."""
 
     response_class = _BoundedResponse
     _ends_at: float | None = None
@@ -122,8 +122,8 @@ class _BoundedConnection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         """Connect to the first address that answers; the addresses share the time that is left.
 
-        urllib3 would give each of them all of it, and in the order of the resolver one dead IPv6 address
-        would use up the time of the others.
+        urllib3 would give each address all of it, so one dead IPv6 address could use up the time of the
+        others.
         """
         try:
             found = socket.getaddrinfo(self._dns_host.strip("[]"), self.port, type=socket.SOCK_STREAM)
@@ -160,7 +160,7 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 class BoundedAdapter(HTTPAdapter):
-    """The way from requests to urllib3: our connections, one TLS context, one pool, no repetition."""
+    """The adapter from requests to urllib3: our connections, one TLS context, one pool, no retries."""
 
     pool_classes: ClassVar = {"http": _Pool, "https": _TlsPool}
 
@@ -170,12 +170,12 @@ class BoundedAdapter(HTTPAdapter):
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Have our pools made, with our TLS context."""
+        """Use our pool classes, with our TLS context."""
         super().init_poolmanager(*args, ssl_context=self._tls, **kwargs)
         self.poolmanager.pool_classes_by_scheme = self.pool_classes
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """Have them made behind a proxy as well."""
+        """Use them behind a proxy too."""
         manager = super().proxy_manager_for(
             proxy, ssl_context=self._tls, proxy_ssl_context=self._tls, **proxy_kwargs
         )
@@ -183,20 +183,20 @@ class BoundedAdapter(HTTPAdapter):
         return manager
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Give the one pool."""
-        if self._pool is None:  # there is one URL, and so one pool: it need not be looked up for each call
+        """Return the one pool."""
+        if self._pool is None:  # one URL means one pool, so it is looked up once
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        """Wrap the response without looking for cookies or an encoding, which nobody asks for here."""
+        """Wrap the response, without parsing cookies or the encoding, which are not used here."""
         response = requests.Response()
         response.request = req
         response.raw = resp
         return response
 
     def cert_verify(self, conn: object, url: object, verify: object, cert: object) -> None:
-        """Leave verification to the shared context: requests would load the CA bundle for each connection."""
+        """Leave verification to the shared context; requests would load the CA bundle per connection."""
 
     def close(self) -> None:
         """Close the pool and its connection."""
@@ -212,18 +212,18 @@ _tls_lock = threading.Lock()
 
 
 def needs_tls(url: str, proxy: str | None) -> bool:
-    """Whether a call goes over TLS anywhere on its way."""
+    """Whether any hop of a call uses TLS."""
     return url.lower().startswith("https:") or (proxy or "").lower().startswith("https:")
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """The context that all threads share, since loading the CA bundle takes tens of milliseconds."""
-    with _tls_lock:  # a cache alone would let threads that start together load one each
-        return _loadtls_context(ca_file)
+    """The TLS context of all threads; loading the CA bundle takes tens of milliseconds."""
+    with _tls_lock:  # a cache alone would let threads that start together load it several times
+        return _load_tls_context(ca_file)
 
 
 @functools.cache
-def _loadtls_context(ca_file: str | None) -> ssl.SSLContext:
-    context = create_urllib3_context()  # verifies the certificate and the name in it
+def _load_tls_context(ca_file: str | None) -> ssl.SSLContext:
+    context = create_urllib3_context()  # verifies the certificate and its host name
     context.load_verify_locations(ca_file or DEFAULT_CA_BUNDLE_PATH)
     return context

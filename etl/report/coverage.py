@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from etl.db.states import EMPTY
 from etl.report.period import Period
 
 if TYPE_CHECKING:
     from etl.db.streams import RequestCount, Waiting
 
 # What becomes of requests, as the view sync_coverage calls it.
-OUTCOMES = ("asked", "done", "empty", "dead", "cancelled", "waiting")
+OUTCOMES = ("asked", "done", "without_legs", "dead", "cancelled", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,10 @@ class Coverage:
             lacking.append(
                 f"{words} enqueued at other times {verb} dead, and may have had calls in the period."
             )
-        if total["empty"]:
-            lacking.append(f"For {_counted(total['empty'], 'request', 'requests')} the API knew no call.")
+        if total["without_legs"]:
+            lacking.append(
+                f"For {_counted(total['without_legs'], 'request', 'requests')} the API knew no call."
+            )
         if total["cancelled"]:
             lacking.append(f"{_counted(total['cancelled'], 'request was', 'requests were')} cancelled.")
         if self.missing_legs:
@@ -96,7 +99,8 @@ def coverage_of(
     for one in counts:
         of_account = accounts.setdefault(one.account, dict.fromkeys(OUTCOMES, 0))
         of_account["asked"] += one.count
-        of_account[one.state if one.state in OUTCOMES else "waiting"] += one.count
+        outcome = "without_legs" if one.state == EMPTY else one.state
+        of_account[outcome if outcome in OUTCOMES else "waiting"] += one.count
     by_account = {its.account: its for its in waiting}
     return Coverage(period, dict(sorted(accounts.items())), by_account, last_enqueued_at, missing_legs, dead)
 

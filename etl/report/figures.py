@@ -89,7 +89,6 @@ class Traffic:
     period: Period
     mask_number: Mask = str
     mask_text: Mask = str
-    mask_detail: Mask = str
     all: Tally = field(default_factory=Tally)
     accounts: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     days: dict[date, Tally] = field(default_factory=lambda: defaultdict(Tally))
@@ -150,8 +149,8 @@ class Traffic:
             check.count += 1
             if len(check.examples) < EXAMPLES // 2:
                 leg = self.mask_text(finding.leg or "")
-                detail = self.mask_detail(finding.detail or "")
-                check.examples.append(finding._replace(leg=leg, detail=detail))
+                number = self.mask_number(finding.number or "")
+                check.examples.append(finding._replace(leg=leg, number=number))
 
     def shown_days(self) -> list[date]:
         """The days of the period; of a long one the months from the first call to the last.

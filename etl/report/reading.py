@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from etl.cdr.masking import masked_detail, masked_number, masked_text
+from etl.cdr.masking import masked_number, masked_text
 from etl.db import streams as stored
 from etl.db.dialects import database_now
 from etl.db.figures import dead_by_error_kind
@@ -61,7 +61,6 @@ def read_report(
     if is_masked:
         traffic.mask_number = partial(masked_number, region=region)
         traffic.mask_text = partial(masked_text, region=region)
-        traffic.mask_detail = partial(masked_detail, region=region)
     traffic.add_calls(stored.stream_calls(connection, *span))
     traffic.add_findings(stored.stream_findings(connection, *span))
     coverage = coverage_of(

@@ -62,7 +62,7 @@ def _print_coverage(console: Console, report: Report) -> None:
     if len(rows) > 1:
         rows.append(("all", *map(number, report.coverage.total.values())))
     if rows:
-        _print_table(console, ("requests of", *OUTCOMES), rows)
+        _print_table(console, ("requests of", *(name.replace("_", " ") for name in OUTCOMES)), rows)
 
 
 def _print_calls(console: Console, report: Report) -> None:

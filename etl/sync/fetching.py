@@ -1,7 +1,7 @@
-"""Asking: the threads that put requests to the API and read what it says. They know no database.
+"""Fetching: the threads that send requests to the API and parse what it answers. They use no database.
 
-Each thread lives as long as the run and owns one HTTP session. It gives back everything that came of a
-request, failures and crashes included, so that nothing in hand is ever lost.
+Each thread lives as long as the run and owns one HTTP connection. It hands back what came of every request,
+failures and crashes included, so nothing in hand is ever lost.
 """
 
 from __future__ import annotations
@@ -20,8 +20,92 @@ from etl.errors import RequestError
 from etl.redaction import hide_secret_in_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A request known to be good, asked for only to find out whether the API works; nothing is stored."""
+
+    account: str
+    request_id: str
+
+
+Request = ClaimedRequest | Canary
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a request was worked on, by the monotonic clock, and the seconds that each call took."""
+
+    began: float = 0.0
+    ended: float = 0.0
+    seconds: tuple[float, ...] = ()
+
+    @property
+    def calls(self) -> int:
+        """How many calls of the API were made."""
+        return len(self.seconds)
+
+    @property
+    def last_call_at(self) -> float:
+        """When the last call began."""
+        return self.ended - (self.seconds[-1] if self.seconds else 0.0)
+
+
+# --- What can come of a request ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A valid answer, with or without legs; `count` is how many legs it says there are."""
+
+    request: Request
+    timing: Timing
+    status: int
+    body: bytes = field(repr=False)
+    legs: tuple[Leg, ...] = field(repr=False)
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No valid answer; of several tries, the last one counts. Status and body are there if an answer was."""
+
+    request: Request
+    timing: Timing
+    error: RequestError
+    status: int | None = None
+    body: bytes | None = field(default=None, repr=False)
+
+    @property
+    def ended(self) -> float:
+        """When it failed, by the monotonic clock."""
+        return self.timing.ended
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """A fault of this program."""
+
+    request: Request
+    timing: Timing
+    crash: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class NotAsked:
+    """No call was made, or what came of it says nothing about the request: its claim is given back."""
+
+    request: Request
+    timing: Timing = Timing()
+
+
+Fetched = Answered | Failed | Crashed | NotAsked
+
+
+# --- One request -------------------------------------------------------------------------------------
+
+
 class Reply(Protocol):
-    """What the API's HTTP answer has to have."""
+    """What the API's HTTP answer must have."""
 
     @property
     def status(self) -> int:
@@ -36,156 +120,122 @@ class Reply(Protocol):
         """Seconds, from the header of that name."""
 
 
-Fetch = Callable[[str], Reply]  # request ID in; raises RequestError
+Ask = Callable[[str], Reply]  # request ID in, one HTTP call; raises RequestError
+Retry = Callable[[Callable[[], None]], None]  # calls until it succeeds; raises the last error
+FetchOne = Callable[[Request], Fetched]
 
 
-Repeat = Callable[[Callable[[], None]], None]  # calls until it succeeds; raises the last error
+class _NoPermitError(Exception):
+    """The run ends, or waited too long, before this call was permitted."""
 
 
-@dataclass(slots=True)
-class Asked:
-    """What came of asking for one request: legs, or an error, or a crash of our own."""
-
-    request: ClaimedRequest
-    is_canary: bool = False
-    calls: int = 0
-    legs: tuple[Leg, ...] = ()
-    count: int | None = None
-    status: int | None = None
-    body: bytes | None = field(default=None, repr=False)
-    error: RequestError | None = None
-    crash: Exception | None = None
-    is_unasked: bool = False  # the rate limit let no call through in time
-    seconds: list[float] = field(default_factory=list)  # what each call took
-    began: float = 0.0  # by the monotonic clock, both; 0 where nobody began to ask
-    ended: float = 0.0
-
-    @property
-    def asked_last(self) -> float:
-        """When the last call was made, by the monotonic clock."""
-        return self.ended - (self.seconds[-1] if self.seconds else 0.0)
-
-
-class _GateClosedError(Exception):
-    """The run ends, or waited too long, before this call could go through."""
-
-
-def ask(
-    request: ClaimedRequest,
-    fetch: Fetch,
-    repeat: Repeat,
+def fetch(
+    request: Request,
+    ask: Ask,
+    retry: Retry,
     *,
     region: str,
     secret: str,
-    is_canary: bool = False,
-    may_call: Callable[[], bool] = lambda: True,
+    permit: Callable[[], bool] = lambda: True,
     monotonic: Callable[[], float] = time.monotonic,
-) -> Asked:
-    """Ask for one request, as often as patience allows; what came of it is always returned.
+) -> Fetched:
+    """Ask for one request, as often as `retry` allows, and return what came of it.
 
-    Should the API repeat the secret, it is taken out of the body before anything is read from it.
+    If the API repeats the secret, it is removed from the body before anything is read from it.
 
     Args:
-        request: the request in question.
-        fetch: puts it to the API once.
-        repeat: calls a function until it succeeds, as long as patience lasts.
-        region: the region of numbers without a country code.
+        request: the request to ask for.
+        ask: makes one HTTP call.
+        retry: calls a function until it succeeds, within the tries and the time of one claim.
+        region: ISO 3166 alpha-2 of numbers without a country code.
         secret: what must not be stored.
-        is_canary: whether the request is asked for only to find out whether the API works.
-        may_call: waits for the rate limit; False where it is no use to wait, so that no call is made.
+        permit: waits for the rate limit; False if the wait is given up: then no call is made.
         monotonic: the clock that times the calls.
     """
-    asked = Asked(request, is_canary, began=monotonic())
+    began = monotonic()
+    seconds: list[float] = []
+    answer: tuple[int, bytes, tuple[Leg, ...], int | None] | None = None
+    failure: tuple[RequestError, int | None, bytes | None] | None = None
 
     def once() -> None:
-        if not may_call():
-            raise _GateClosedError
-        _ask_once(asked, fetch, region=region, secret=secret, monotonic=monotonic)
-
-    try:
-        repeat(once)
-    except RequestError:
-        pass  # noted above
-    except _GateClosedError:
-        asked.is_unasked = asked.calls == 0  # otherwise what the try before it brought still stands
-    except Exception as crash:  # noqa: BLE001 (a bug of ours must not lose what this thread holds)
-        asked.crash = crash
-    asked.ended = monotonic()
-    return asked
-
-
-def _ask_once(
-    asked: Asked, fetch: Fetch, *, region: str, secret: str, monotonic: Callable[[], float]
-) -> None:
-    """Put a request to the API once, and note what comes of it in place of what came before."""
-    asked.calls += 1
-    asked.error = asked.status = asked.body = None
-    began = monotonic()
-    try:
+        nonlocal answer, failure
+        if not permit():
+            raise _NoPermitError
+        status, body = None, None
+        call_began = monotonic()
         try:
-            reply = fetch(asked.request.request_id)
-        finally:
-            asked.seconds.append(monotonic() - began)
-        asked.status, asked.body = reply.status, hide_secret_in_bytes(reply.body, secret)
-        answer = read_answer(reply.status, asked.body, retry_after=reply.retry_after)
-        asked.legs, asked.count = parse_legs(answer, region=region), answer.count
-    except RequestError as error:
-        asked.error = error
-        asked.status = asked.status or error.http_status
-        raise
+            try:
+                reply = ask(request.request_id)
+            finally:
+                seconds.append(monotonic() - call_began)
+            status, body = reply.status, hide_secret_in_bytes(reply.body, secret)
+            read = read_answer(status, body, retry_after=reply.retry_after)
+            answer = (status, body, parse_legs(read, region=region), read.count)
+        except RequestError as error:
+            failure = (error, status or error.http_status, body)
+            raise
+
+    crash: Exception | None = None
+    try:
+        retry(once)
+    except (RequestError, _NoPermitError):
+        pass  # a failure is noted above; without a permit, the failure before it still stands
+    except Exception as error:  # noqa: BLE001 (a fault of ours must not lose what this thread holds)
+        crash = error
+    timing = Timing(began, monotonic(), tuple(seconds))
+    if crash is not None:
+        return Crashed(request, timing, crash)
+    if answer is not None:
+        return Answered(request, timing, *answer)
+    return NotAsked(request, timing) if failure is None else Failed(request, timing, *failure)
 
 
-class AskOne(Protocol):
-    """One thread's way of asking."""
-
-    def __call__(self, request: ClaimedRequest, /, *, is_canary: bool) -> Asked:
-        """Ask for one request; what came of it is always returned."""
+# --- The threads -------------------------------------------------------------------------------------
 
 
-class Askers:
-    """Some threads that ask for requests of one account, and put what came of them into one queue."""
+class Fetchers:
+    """The threads of one account. What comes of each request goes into one queue of the run."""
 
     def __init__(
-        self, workers: int, answers: SimpleQueue[Asked | None], make_asker: Callable[[], AskOne]
+        self, workers: int, results: SimpleQueue[Fetched | None], make_fetcher: Callable[[], FetchOne]
     ) -> None:
         self._most = workers
-        self._answers = answers
-        self._make_asker = make_asker
-        self._inbox: SimpleQueue[tuple[ClaimedRequest, bool] | None] = SimpleQueue()
+        self._results = results
+        self._make_fetcher = make_fetcher
+        self._inbox: SimpleQueue[Request | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    def put(self, request: ClaimedRequest, *, is_canary: bool = False) -> None:
-        """Hand a request over. Threads start when they are first needed: an idle run starts none."""
-        self._inbox.put((request, is_canary))
+    def put(self, request: Request) -> None:
+        """Hand a request over. A thread starts when it is first needed: an idle run starts none."""
+        self._inbox.put(request)
         if len(self._threads) < self._most:
-            # Made here and not in the thread: what is wrong with it must be told to whoever is in charge.
-            asker = self._make_asker()
-            name = f"asker-{len(self._threads) + 1}"
-            thread = threading.Thread(target=self._work, args=(asker,), name=name, daemon=True)
+            # Made here and not in the thread, so that wrong settings are raised where they can be reported.
+            fetch_one = self._make_fetcher()
+            name = f"fetcher-{len(self._threads) + 1}"
+            thread = threading.Thread(target=self._work, args=(fetch_one,), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def take_back(self) -> list[Asked]:
+    def take_back(self) -> list[Request]:
         """Take back what no thread has begun with."""
-        taken: list[Asked] = []
+        taken: list[Request] = []
         while True:
             try:
-                entry = self._inbox.get_nowait()
+                request = self._inbox.get_nowait()
             except Empty:
                 return taken
-            if entry is not None:
-                taken.append(Asked(entry[0], entry[1]))
+            if request is not None:
+                taken.append(request)
 
     def close(self) -> None:
-        """Let the threads end once they are free."""
+        """Let the threads end when they are free."""
         for _ in self._threads:
             self._inbox.put(None)
 
-    def _work(self, ask_one: AskOne) -> None:
-        while (entry := self._inbox.get()) is not None:
-            request, is_canary = entry
+    def _work(self, fetch_one: FetchOne) -> None:
+        while (request := self._inbox.get()) is not None:
             try:
-                asked = ask_one(request, is_canary=is_canary)
-            except Exception as crash:  # noqa: BLE001 (likewise: a thread never ends with something in hand)
-                asked = Asked(request, is_canary, crash=crash)
-            self._answers.put(asked)
+                fetched = fetch_one(request)
+            except Exception as crash:  # noqa: BLE001 (a thread never ends with a request in hand)
+                fetched = Crashed(request, Timing(), crash)
+            self._results.put(fetched)

@@ -1,4 +1,4 @@
-"""What Tab offers, in a real bash that sources click's own script."""
+"""Shell completion, in a real bash that sources click's script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from etl.cli.options import error_kinds
 from etl.db.idle import recent_labels, recent_runs
 
 GUIDE = Path(__file__).parents[2] / "docs" / "operate.md"
-# As bash itself calls the function when somebody presses Tab.
+# As bash calls the function when the user presses Tab.
 PRESS = """
 COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()
 _cdr_sync_completion cdr-sync
@@ -28,7 +28,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}" "-- $?"
 
 @pytest.fixture
 def press_tab(new_operator):
-    """Give what bash offers at the end of each command line, and fail where anything else is seen."""
+    """Return what bash offers at the end of each command line; fail if it prints anything else."""
 
     def press(*lines, **environment):
         presses = (PRESS.format(words=" ".join([*shlex.split(line), "''"])) for line in lines)
@@ -52,7 +52,7 @@ def press_tab(new_operator):
     return press
 
 
-def test_tab_offers_what_the_database_and_the_settings_know(operator, press_tab):
+def test_tab_offers_labels_runs_and_accounts(operator, press_tab):
     operator.type("enqueue", "answered-1", "--batch", "july")
     operator.type("enqueue", "answered-2", "--batch", "june")
     operator.type("sync", "--batch", "spring")
@@ -84,7 +84,7 @@ def test_tab_offers_words_that_need_no_database(press_tab, new_operator):
     assert not new_operator.database.exists()
 
 
-def test_of_several_states_the_last_is_completed_and_none_is_named_twice():
+def test_the_last_of_several_states_is_completed_and_none_is_offered_twice():
     def offered(typed):
         return [item.value for item in completion.complete_listed(("done", "dead", "empty"), typed)]
 
@@ -93,7 +93,7 @@ def test_of_several_states_the_last_is_completed_and_none_is_named_twice():
     assert offered("empty,done,d") == ["empty,done,dead"]
 
 
-def test_a_label_that_a_shell_could_take_for_more_than_a_word_is_not_offered(operator, press_tab):
+def test_a_label_that_is_not_a_plain_word_in_a_shell_is_not_offered(operator, press_tab):
     for number, label in enumerate(("$(touch x)", "*", "two words", "-v", "a;b", "plain", "`id`", "a\tb")):
         operator.type("enqueue", f"answered-{number}", f"--batch={label}")
     (labels,) = press_tab("cdr-sync sync --batch")
@@ -104,7 +104,7 @@ def test_a_label_that_a_shell_could_take_for_more_than_a_word_is_not_offered(ope
 LOOKS = ("cdr-sync sync --batch", "cdr-sync runs show")
 
 
-def test_without_a_database_nothing_is_offered_and_none_is_made(new_operator, press_tab):
+def test_without_a_database_nothing_is_offered_and_none_is_created(new_operator, press_tab):
     assert press_tab(*LOOKS) == [[], []]
     assert not new_operator.database.parent.exists()
 
@@ -129,7 +129,7 @@ def test_a_server_that_does_not_answer_offers_nothing(press_tab):
         assert press_tab("cdr-sync sync --batch", CDR_SYNC_DATABASE_URL=url) == [[]]
 
 
-def test_every_database_tells_its_labels_and_runs(database, database_url):
+def test_labels_and_runs_are_found_in_every_database(database, database_url):
     database.enqueue("one", batch="july")
     database.enqueue("two", "three", batch="june")
     database.enqueue("four")
@@ -146,7 +146,7 @@ def test_every_database_tells_its_labels_and_runs(database, database_url):
         ({"--config", "--from-file", "--metrics-file", "--output"}, completion.complete_files),
     ],
 )
-def test_every_command_completes_the_options_of_a_kind(options, completer):
+def test_options_of_one_kind_complete_alike_in_every_command(options, completer):
     found = [
         (path, option.opts[0], option._custom_shell_complete)
         for path, command in ALL
@@ -158,7 +158,7 @@ def test_every_command_completes_the_options_of_a_kind(options, completer):
     assert [(path, name) for path, name, own in found if own is not completer] == []
 
 
-def test_the_kinds_of_error_are_those_of_the_documentation():
+def test_the_documentation_lists_all_error_kinds():
     _, _, section = GUIDE.read_text().partition("## `last_error_kind`")
     documented = re.findall(r"^\| `(\w+)`", section.partition("\n## ")[0], re.MULTILINE)
 

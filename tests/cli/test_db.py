@@ -9,7 +9,7 @@ import pytest
 from support.commands import CRASHED, mistake
 
 
-def test_upgrade_makes_a_database_for_its_owner_alone(new_operator):
+def test_upgrade_creates_a_database_that_only_its_owner_can_read(new_operator):
     result = new_operator.type("db", "upgrade")
 
     assert result.exit_code == 0
@@ -19,7 +19,7 @@ def test_upgrade_makes_a_database_for_its_owner_alone(new_operator):
     assert stat.S_IMODE(new_operator.database.parent.stat().st_mode) == 0o700
 
 
-def test_upgrade_is_safe_to_repeat_and_keeps_what_is_there(operator):
+def test_upgrade_is_safe_to_repeat_and_keeps_the_data(operator):
     operator.type("enqueue", "answered-1")
     codes = [operator.type("db", "upgrade").exit_code for _ in range(2)]
 
@@ -27,20 +27,20 @@ def test_upgrade_is_safe_to_repeat_and_keeps_what_is_there(operator):
     assert operator.states() == {"pending": 1}
 
 
-def test_current_prints_the_revision_alone(operator):
+def test_current_prints_only_the_revision(operator):
     result = operator.type("db", "current")
 
     assert (result.exit_code, result.stderr) == (0, "")
     assert re.fullmatch(r"\w+\n", result.stdout)
 
 
-def test_check_is_content_with_a_fresh_database(operator):
+def test_check_accepts_a_new_database(operator):
     result = operator.type("db", "check")
 
     assert (result.exit_code, result.stderr) == (0, "")
 
 
-def test_a_downgrade_goes_back_and_an_upgrade_forward_again(operator):
+def test_a_downgrade_can_be_followed_by_an_upgrade(operator):
     newest = operator.type("db", "current").stdout
     operator.type("enqueue", "answered-1")
     back = operator.type("db", "downgrade", "0001")
@@ -54,7 +54,7 @@ def test_a_downgrade_goes_back_and_an_upgrade_forward_again(operator):
     assert operator.states() == {"pending": 1}
 
 
-def test_a_downgrade_takes_steps_as_alembic_does(operator):
+def test_a_downgrade_accepts_a_number_of_steps(operator):
     newest = operator.type("db", "current").stdout
     result = operator.type("db", "downgrade", "-1")
 
@@ -67,14 +67,14 @@ def test_a_downgrade_to_the_base_leaves_no_revision(operator):
     assert operator.type("db", "current").stdout == "none\n"
 
 
-def test_a_downgrade_has_no_default(operator):
+def test_a_downgrade_needs_a_revision(operator):
     result = operator.type("db", "downgrade")
 
     assert result.exit_code == 2
     assert "REV" in mistake(result)
 
 
-def test_check_says_no_where_the_schema_is_behind(operator):
+def test_check_fails_if_the_schema_is_behind(operator):
     operator.type("db", "downgrade", "0001")
     result = operator.type("db", "check")
 
@@ -92,7 +92,7 @@ def test_check_says_no_where_the_schema_is_behind(operator):
         ("DROP VIEW calls", "calls"),
     ],
 )
-def test_check_says_no_where_the_tables_differ_from_the_models(operator, change, named):
+def test_check_fails_if_the_tables_differ_from_the_models(operator, change, named):
     if change.startswith("ALTER TABLE call_legs"):
         for (view,) in operator.rows("SELECT name FROM sqlite_schema WHERE type = 'view'"):
             operator.rows(f"DROP VIEW {view}")
@@ -105,7 +105,7 @@ def test_check_says_no_where_the_tables_differ_from_the_models(operator, change,
 
 
 @pytest.mark.parametrize("words", [("current",), ("check",), ("downgrade", "base")])
-def test_asking_about_a_database_that_does_not_exist_names_it_and_makes_none(new_operator, words):
+def test_a_missing_database_is_named_and_not_created(new_operator, words):
     result = new_operator.type("db", *words)
 
     assert result.exit_code not in (0, 2)
@@ -114,7 +114,7 @@ def test_asking_about_a_database_that_does_not_exist_names_it_and_makes_none(new
 
 
 @pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
-def test_a_revision_that_does_not_exist_is_a_mistake(operator, direction):
+def test_an_unknown_revision_is_wrong_usage(operator, direction):
     result = operator.type("db", direction, "nonsense")
 
     assert result.exit_code == 2

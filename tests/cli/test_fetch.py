@@ -1,4 +1,4 @@
-"""`cdr-sync fetch`: one question, and nothing stored."""
+"""`cdr-sync fetch`: one API call; nothing is stored."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 from support.commands import mistake, write_accounts
 
 
-def test_fetch_prints_the_digits_as_they_were_sent_and_stores_nothing(new_operator, simulator, answering):
+def test_fetch_prints_the_body_as_it_was_sent_and_stores_nothing(new_operator, simulator, answering):
     body = '{"code":200,"count":1,"cdr":[{"rate":0.3900,"balance":17507.49999999892,"e":1E+2,"from":0.10,'
     body += '"big":123456789012345678901234567890,"name":"Zoë \\u20ac","empty":{},"none":null}]}'
     new_operator.connect(simulator)
     result = new_operator.type("fetch", "x", CDR_SYNC_API_URL=answering(lambda _: (200, body.encode())))
 
-    assert re.sub(r"\s", "", result.stdout) == re.sub(r"\s", "", body.replace("\\u20ac", "€"))
+    assert re.sub(r"\s", "", result.stdout) == re.sub(r"\s", "", body)
     assert json.loads(result.stdout)["cdr"][0]["balance"] == 17507.49999999892
     assert not new_operator.database.exists()
 
 
-def test_fetch_asks_once_and_leaves_the_queue_alone(operator, simulator):
+def test_fetch_calls_the_api_once_and_does_not_touch_the_queue(operator, simulator):
     result = operator.type("fetch", "answered-1")
 
     assert (result.exit_code, result.stderr) == (0, "")
@@ -47,7 +47,7 @@ def test_fetch_asks_once_and_leaves_the_queue_alone(operator, simulator):
         ("redirect", 1),
     ],
 )
-def test_fetch_says_by_its_exit_code_what_came_and_asks_only_once(operator, simulator, scenario, code):
+def test_the_exit_code_of_fetch_says_what_came_after_one_call(operator, simulator, scenario, code):
     result = operator.type("fetch", scenario)
 
     assert result.exit_code == code
@@ -57,7 +57,7 @@ def test_fetch_says_by_its_exit_code_what_came_and_asks_only_once(operator, simu
 
 
 @pytest.mark.parametrize("wrong", ["", "two words", "x" * 256])
-def test_fetch_asks_for_nothing_that_can_be_no_request(operator, simulator, wrong):
+def test_fetch_rejects_an_invalid_request_id(operator, simulator, wrong):
     result = operator.type("fetch", wrong)
 
     assert result.exit_code == 2
@@ -76,7 +76,7 @@ def test_fetch_with_wrong_credentials_is_77(operator):
     ("status", "page", "code"),
     [(404, "<html>Not Found</html>", 77), (200, "<!DOCTYPE html>", 69), (301, "", 1)],
 )
-def test_fetch_of_a_page_that_is_not_the_api_names_its_setting_and_blames_no_credentials(
+def test_fetch_of_a_web_page_names_the_url_setting_and_not_the_credentials(
     operator, answering, status, page, code
 ):
     url = answering(lambda _: (status, page.encode()))
@@ -87,7 +87,7 @@ def test_fetch_of_a_page_that_is_not_the_api_names_its_setting_and_blames_no_cre
     assert "credentials" not in result.stderr
 
 
-def test_a_run_against_a_page_that_is_not_the_api_names_its_setting(operator, answering):
+def test_a_run_against_a_web_page_names_the_url_setting(operator, answering):
     operator.type("enqueue", "one", "two", "three", "four", "five")
     url = answering(lambda _: (404, b"<html>Not Found</html>"))
     result = operator.type("sync", CDR_SYNC_API_URL=url)
@@ -98,7 +98,7 @@ def test_a_run_against_a_page_that_is_not_the_api_names_its_setting(operator, an
     assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
 
 
-def test_fetch_of_an_api_that_nobody_listens_at_is_69(operator):
+def test_fetch_from_a_closed_port_is_69(operator):
     result = operator.type("fetch", "answered-1", CDR_SYNC_API_URL="http://127.0.0.1:9/")
 
     assert result.exit_code == 69
@@ -120,7 +120,7 @@ def test_fetch_without_credentials_is_78(new_operator):
     assert "PIOPIY_APP_ID" in mistake(result)
 
 
-def test_fetch_takes_the_account_that_is_named_and_asks_where_none_is(operator, answering):
+def test_fetch_uses_the_named_account_and_needs_a_name_if_there_are_several(operator, answering):
     write_accounts(operator, "north", "south")
     operator.environment["CDR_SYNC_API_URL"] = answering(lambda asked: (200, asked.encode()))
     named, unnamed = operator.type("fetch", "x", "--account", "south"), operator.type("fetch", "x")

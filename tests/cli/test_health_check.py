@@ -10,7 +10,7 @@ import pytest
 from support.health_checks import SECRET, health_check, silent_listener
 from support.operators import PATIENCE, finish, wait_until
 
-from etl.cli.single_instance import only_one
+from etl.cli.app import only_one
 
 
 @pytest.fixture

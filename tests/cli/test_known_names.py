@@ -141,7 +141,7 @@ def test_a_name_must_not_be_empty_or_longer_than_its_column(queue, words, option
     empty, long = queue.type(*words, option, ""), queue.type(*words, option, "x" * (longest + 1))
 
     assert (empty.exit_code, long.exit_code) == (2, 2)
-    assert f"'{option}': it has 0 characters, where 1 to {longest} can be" in error_line(empty)
+    assert f"'{option}': it has 0 characters. Use 1 to {longest}" in error_line(empty)
     assert f"it has {longest + 1} characters" in error_line(long)
     assert everything_in(queue) == before
 

@@ -1,4 +1,4 @@
-"""Log lines of real processes: JSON off a terminal, with run and request, and no secret in any of them."""
+"""Log lines of real processes: JSON when not on a terminal, with run and request, without secrets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lines_of(finished):
     return [json.loads(line) for line in finished.stderr.splitlines()]
 
 
-def test_asked_for_more_a_run_tells_of_each_request_with_its_run_and_id(operator):
+def test_a_verbose_run_logs_each_request_with_its_run_and_id(operator):
     operator.type("enqueue", "answered-1", "malformed_money-1", "error_500-1", "none-1")
     finished = operator.run("--verbose", "sync")
     *requests, last = lines_of(finished)
@@ -53,7 +53,7 @@ def test_asked_for_more_a_run_tells_of_each_request_with_its_run_and_id(operator
     assert "`cdr-sync requests list --state dead`" in last["event"]
 
 
-def test_a_verbose_run_tells_that_even_a_known_request_is_not_answered(operator, simulator):
+def test_a_verbose_run_logs_that_even_the_canary_got_no_answer(operator, simulator):
     operator.type("enqueue", "answered-known")
     operator.type("sync")
     simulator.outage = "error_500"
@@ -71,7 +71,7 @@ def test_a_verbose_run_tells_that_even_a_known_request_is_not_answered(operator,
     assert "`cdr-sync status`" in last["event"]
 
 
-def test_what_a_verbose_run_tells_of_an_api_that_echoes_holds_no_secret(operator, answering):
+def test_a_verbose_run_against_an_api_that_echoes_logs_no_secret(operator, answering):
     def echo(question):
         return 200, json.dumps({"code": 500, "msg": question}).encode()
 
@@ -84,7 +84,7 @@ def test_what_a_verbose_run_tells_of_an_api_that_echoes_holds_no_secret(operator
     assert "[secret]" in finished.all
 
 
-def test_what_ends_a_command_holds_no_secret_either(operator):
+def test_an_error_message_contains_no_secret(operator):
     operator.environment["PIOPIY_SECRET"] = SECRET
     finished = operator.run("sync", "--account", SECRET)
 
@@ -101,24 +101,24 @@ def test_what_ends_a_command_holds_no_secret_either(operator):
     ],
     ids=["database", "settings"],
 )
-def test_what_ends_a_command_is_a_plain_line_and_json_where_that_is_asked_for(operator, environment, code):
+def test_a_failure_is_printed_as_text_or_as_json_with_the_fields_of_the_error(operator, environment, code):
     plain = operator.type("sync", **environment)
     as_json = operator.type("sync", **environment, CDR_SYNC_LOG_FORMAT="json")
     (line,) = [json.loads(line) for line in as_json.stderr.splitlines()]
 
     assert plain.exit_code == as_json.exit_code == code
-    assert plain.stderr.removeprefix("cdr-sync: ").strip() == line["event"]
-    assert plain.stderr != as_json.stderr
-    assert line["level"] == "error"
+    sentences = [line["event"], line["remedy"]] if line["remedy"] else [line["event"]]
+    assert plain.stderr == f"cdr-sync: {'. '.join(sentences)}\n"
+    assert (line["level"], line["exit_code"]) == ("error", code)
 
 
-def test_a_database_that_cannot_be_used_names_the_command_that_helps(operator):
+def test_a_database_failure_names_the_command_that_finds_the_cause(operator):
     result = operator.type("sync", CDR_SYNC_DATABASE_URL="mysql://nobody@127.0.0.1:9/cdr")
 
-    assert result.stderr.endswith("(`cdr-sync doctor` looks into it)\n")
+    assert result.stderr.endswith(". Run `cdr-sync doctor` to find the cause\n")
 
 
-def test_a_crash_over_one_request_tells_which_and_no_values(operator):
+def test_a_crash_over_one_request_names_the_request_but_no_values(operator):
     operator.type("enqueue", "answered-1")
     program = (sys.executable, "-c", BROKEN_PARSER)
     plain = finish(operator.start("sync", program=program))
@@ -134,7 +134,7 @@ def test_a_crash_over_one_request_tells_which_and_no_values(operator):
     assert "914471000000" not in plain.all + as_json.all
 
 
-def test_nobody_who_listens_to_a_verbose_run_is_no_reason_for_it_to_end(operator):
+def test_a_verbose_run_continues_if_stderr_is_closed(operator):
     operator.type("enqueue", *(f"answered-{number}" for number in range(30)))
     process = operator.start("--verbose", "sync")
     process.stderr.close()

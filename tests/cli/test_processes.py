@@ -1,4 +1,4 @@
-"""Real processes, killed, stopped and started at once, against a simulator that counts what it is asked."""
+"""Real processes: quiet, quick, interrupted, and several at once, against a simulator that counts calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def asked_twice(simulator):
 
 
 def imported_by(process):
-    """Give the packages that a process imported, which ran with `-X importtime`."""
+    """Return the packages that a process imported. It must have run with `-X importtime`."""
     lines = (line for line in process.stderr.decode().splitlines() if line.startswith("import time:"))
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
 
@@ -38,7 +38,7 @@ def imported_by(process):
 # Quiet and quick
 
 
-def test_a_run_with_nothing_due_prints_nothing_off_a_terminal(operator):
+def test_a_run_with_nothing_due_prints_nothing_when_not_on_a_terminal(operator):
     operator.type("enqueue", "one", "--delay", "1h")
     finished = operator.run("sync")
 
@@ -98,7 +98,7 @@ def test_help_imports_no_database_library_either(operator):
     assert imported_by(process) & {"sqlalchemy", "rich", "msgspec", "asyncio"} == set()
 
 
-def test_a_reader_that_goes_away_early_is_no_reason_for_a_traceback(operator):
+def test_a_reader_that_stops_early_causes_no_traceback(operator):
     enqueue(operator, 500)
     process = operator.start("requests", "list", "--limit", 500, "--json")
     process.stdout.close()
@@ -110,7 +110,7 @@ def test_a_reader_that_goes_away_early_is_no_reason_for_a_traceback(operator):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("words", [("requests", "list"), ("requests", "show", "id€")], ids=["list", "show"])
-def test_a_terminal_that_cannot_show_a_character_still_shows_the_rest(operator, encoding, words):
+def test_an_encoding_that_lacks_a_character_still_shows_the_others(operator, encoding, words):
     operator.type("enqueue", "id€", "plain")
     finished = operator.run(*words, PYTHONIOENCODING=encoding)
 
@@ -119,12 +119,12 @@ def test_a_terminal_that_cannot_show_a_character_still_shows_the_rest(operator, 
 
 
 def by_shell(operator, line):
-    """Let a shell run a line in which `cdr-sync` is the program that is tested."""
+    """Run a shell command in which `cdr-sync` is the program under test."""
     return finish(operator.start("-c", line.replace("cdr-sync", CONSOLE_SCRIPT), program=("sh",)))
 
 
 @pytest.mark.parametrize("words", ["--help", "status", "requests list --json", "runs", "report"])
-def test_a_full_disk_behind_the_output_is_told_in_a_line(operator, words):
+def test_a_full_disk_is_reported_in_one_line(operator, words):
     finished = by_shell(operator, f"cdr-sync {words} > /dev/full")
 
     assert (finished.code, finished.stderr) == (
@@ -133,7 +133,7 @@ def test_a_full_disk_behind_the_output_is_told_in_a_line(operator, words):
     )
 
 
-def test_a_stream_that_is_closed_is_nothing_and_no_file_takes_its_place(operator):
+def test_closed_standard_streams_are_ignored_and_not_replaced_by_another_file(operator):
     enqueued = by_shell(operator, "cdr-sync enqueue answered-1 >&- 2>&- <&-")
     read = by_shell(operator, "cdr-sync enqueue --from-file - <&-")
     worked = by_shell(operator, "cdr-sync --verbose sync --json >&- 2>&-")
@@ -146,7 +146,7 @@ def test_a_stream_that_is_closed_is_nothing_and_no_file_takes_its_place(operator
     assert operator.rows("PRAGMA integrity_check") == [("ok",)]
 
 
-def test_the_demo_off_a_terminal_is_plain_text_that_adds_up(new_operator):
+def test_the_demo_without_a_terminal_prints_plain_text_that_adds_up(new_operator):
     finished = new_operator.run("demo")
     requests, states = finished.stdout.split("\nRequests: ")[1].splitlines()[0].split(" = ")
     claims, outcomes = finished.stdout.split("\nClaims: ")[1].splitlines()[0].split(" = ")
@@ -157,7 +157,7 @@ def test_the_demo_off_a_terminal_is_plain_text_that_adds_up(new_operator):
     assert int(claims) == sum(int(part.split()[0]) for part in outcomes.split(" + "))
 
 
-def test_the_demo_started_as_a_module_says_what_can_be_typed(new_operator):
+def test_the_demo_started_as_a_module_prints_commands_that_work(new_operator):
     module = {"program": (sys.executable, "-m", "etl"), "PATH": "/usr/bin:/bin"}
     finished = finish(new_operator.start("demo", **module))
     (line,) = (line for line in finished.stdout.splitlines() if line.endswith("sqlite3 status"))
@@ -167,7 +167,7 @@ def test_the_demo_started_as_a_module_says_what_can_be_typed(new_operator):
     assert status.stdout.startswith("Requests: 0 pending")
 
 
-def test_the_demo_stopped_early_says_130_and_leaves_no_traceback(new_operator):
+def test_an_interrupted_demo_exits_with_130_and_no_traceback(new_operator):
     process = new_operator.start("demo")
     while b"3. sync" not in process.stdout.readline():
         pass
@@ -181,7 +181,7 @@ def test_the_demo_stopped_early_says_130_and_leaves_no_traceback(new_operator):
 # At once
 
 
-def test_the_first_commands_of_all_may_come_at_once(new_operator):
+def test_the_first_commands_may_run_at_the_same_time(new_operator):
     processes = [new_operator.start("enqueue", f"id{number}", "same") for number in range(3)]
     finished = [finish(process) for process in processes]
 
@@ -189,9 +189,7 @@ def test_the_first_commands_of_all_may_come_at_once(new_operator):
     assert new_operator.states() == {"pending": 4}
 
 
-def test_a_command_that_finds_the_first_one_still_at_the_migrations_waits_for_it(
-    new_operator, empty_database
-):
+def test_a_command_waits_for_migrations_that_another_one_is_running(new_operator, empty_database):
     with contextlib.closing(sqlite3.connect(empty_database)) as connection:
         schema = [
             sql
@@ -217,7 +215,7 @@ def test_a_command_that_finds_the_first_one_still_at_the_migrations_waits_for_it
     assert new_operator.states() == {"pending": 1}
 
 
-def test_ids_that_are_enqueued_during_a_run_are_worked_on_by_it_or_the_next(operator, simulator):
+def test_ids_enqueued_during_a_run_are_fetched_by_it_or_the_next(operator, simulator):
     simulator.latency = 0.02
     enqueue(operator, 150)
     process = operator.start("sync")
@@ -231,7 +229,7 @@ def test_ids_that_are_enqueued_during_a_run_are_worked_on_by_it_or_the_next(oper
     assert asked_twice(simulator) == set()
 
 
-def test_a_look_at_the_queue_never_waits_for_a_run(operator, simulator):
+def test_reading_the_queue_never_waits_for_a_run(operator, simulator):
     simulator.outage = "stall_headers"
     operator.type("enqueue", "answered-1")
     operator.start("sync")
@@ -242,7 +240,7 @@ def test_a_look_at_the_queue_never_waits_for_a_run(operator, simulator):
     assert "1 running" in looks[0].stdout
 
 
-def test_a_home_folder_that_is_read_only_is_told_in_a_line(new_operator):
+def test_a_read_only_home_folder_is_reported_in_one_line(new_operator):
     folder = new_operator.home / "data"
     folder.mkdir()
     folder.chmod(0o500)
@@ -256,5 +254,5 @@ def test_a_home_folder_that_is_read_only_is_told_in_a_line(new_operator):
     assert str(folder) in finished.stderr
 
 
-def test_the_console_script_is_what_is_tested():
+def test_the_console_script_is_executable():
     assert os.access(CONSOLE_SCRIPT, os.X_OK)

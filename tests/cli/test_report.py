@@ -113,7 +113,7 @@ def test_alone_it_tells_thirty_days(operator):
     ("words", "message"),
     [
         (("--tz", "Asia/Kolkatta"), "did you mean Asia/Kolkata"),
-        (("--since", "yesterday"), "'yesterday' is no instant"),
+        (("--since", "yesterday"), "'yesterday' is not a valid time"),
         (("--since", "2026-02-01", "--until", "2026-01-01"), "is not before --until"),
         (("--output", "/nowhere/r.html"), "/nowhere/r.html cannot be written: No such file or directory"),
         (("--output", "/"), "/ cannot be written: Is a directory"),

@@ -151,4 +151,4 @@ def test_an_invalid_time_is_wrong_usage(operator, option):
     result = operator.type("reprocess", option, "yesterday")
 
     assert result.exit_code == 2
-    assert "'yesterday' is " in result.stderr
+    assert "'yesterday' is not a valid time" in result.stderr

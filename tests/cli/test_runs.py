@@ -1,4 +1,4 @@
-"""`cdr-sync runs`, and looking at single requests."""
+"""`cdr-sync runs`, and the listing of single requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_runs_lists_the_latest_first_and_shows_one(operator):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)", shown["started_at"])
 
 
-def test_runs_for_people_name_the_outcome_and_what_became_of_the_claims(operator):
+def test_runs_for_people_show_the_outcome_and_a_sum_of_the_claims(operator):
     operator.type("sync")
     operator.type("enqueue", "answered-1", "malformed_money-1")
     operator.type("sync")
@@ -38,18 +38,18 @@ def test_runs_for_people_name_the_outcome_and_what_became_of_the_claims(operator
 
     assert (" ok " in idle, idle.endswith("  0")) == (True, True)
     assert (" dead_letters " in worked, worked.endswith("  2 = 1 done, 1 dead")) == (True, True)
-    assert reprocessed.endswith("  none, since it asks nothing")
+    assert reprocessed.endswith("  none: it makes no API calls")
     assert "legs_unchanged" in operator.type("runs", "show", 1).stdout
     assert operator.type("runs", "show", 2).stdout.endswith("\nClaims: 2 = 1 done, 1 dead\n")
 
 
-def test_no_runs_and_no_requests_are_lists_all_the_same(operator):
+def test_no_runs_and_no_requests_are_empty_lists(operator):
     assert json.loads(operator.type("runs", "--json").stdout) == []
     assert json.loads(operator.type("requests", "list", "--json").stdout) == []
     assert operator.type("runs").exit_code == operator.type("requests", "list").exit_code == 0
 
 
-def test_a_run_that_does_not_exist_is_a_mistake(operator):
+def test_an_unknown_run_is_wrong_usage(operator):
     result = operator.type("runs", "show", 99)
 
     assert result.exit_code == 2
@@ -70,7 +70,7 @@ def test_a_run_that_does_not_exist_is_a_mistake(operator):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_requests_are_listed_by_any_mix_of_filters(operator, options, found):
+def test_requests_are_listed_by_any_combination_of_filters(operator, options, found):
     operator.type("enqueue", "answered-1", "--batch", "june")
     operator.type("enqueue", "malformed_money-1", "rejected-1", "none-1")
     operator.type("enqueue", "answered-2", "--account", "sales")
@@ -82,14 +82,14 @@ def test_requests_are_listed_by_any_mix_of_filters(operator, options, found):
     assert all(request_id in shown for request_id in found)
 
 
-def test_a_state_that_does_not_exist_is_a_mistake_that_names_those_that_do(operator):
+def test_an_unknown_state_is_wrong_usage_and_names_the_states(operator):
     result = operator.type("requests", "list", "--state", "ded")
 
     assert result.exit_code == 2
     assert "dead" in mistake(result)
 
 
-def test_a_request_is_shown_with_its_legs_and_answers_and_no_token(operator, simulator):
+def test_a_request_is_shown_with_its_legs_and_answers_but_no_token(operator, simulator):
     operator.type("enqueue", "answered-1")
     operator.type("sync")
     result = operator.type("requests", "show", "answered-1", "--json")
@@ -101,7 +101,7 @@ def test_a_request_is_shown_with_its_legs_and_answers_and_no_token(operator, sim
     assert "token" not in result.stdout
 
 
-def test_a_request_is_shown_to_people_with_what_is_wrong_with_it(operator):
+def test_a_request_is_shown_to_people_with_its_error(operator):
     operator.type("enqueue", "answered-1", "malformed_money-1")
     operator.type("sync")
     shown = operator.type("requests", "show", "malformed_money-1").stdout
@@ -111,7 +111,7 @@ def test_a_request_is_shown_to_people_with_what_is_wrong_with_it(operator):
     assert "rate" in shown
 
 
-def test_a_request_that_nobody_enqueued_is_a_mistake(operator):
+def test_an_unknown_request_is_wrong_usage(operator):
     result = operator.type("requests", "show", "unheard-of")
 
     assert result.exit_code == 2

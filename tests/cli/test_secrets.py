@@ -1,4 +1,4 @@
-"""The secret: however careless the API, the configuration or the program, it is nowhere to be read."""
+"""The secret appears nowhere, whatever the API echoes and however the settings are wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from etl.cli.main import cli
 
 SECRET = "kXq7Zr2vNw9LmT4yHb6JcF8sPd3GaE5uQ1RoVi0B"
 AWKWARD = 'Zr2v/Nw9+LmT4="yHb6\\JcF8é€sPd3'
-FRAGMENT = 12  # characters: so much of a secret is told by nobody
+FRAGMENT = 12  # characters: no output contains this much of a secret
 
 
 def forms(secret):
@@ -123,7 +123,7 @@ def everything_told(operator):
 
 @pytest.mark.parametrize("secret", [SECRET, AWKWARD], ids=["plain", "awkward"])
 @pytest.mark.parametrize("echo", ECHOES)
-def test_a_secret_that_the_api_echoes_is_nowhere_to_be_read(operator, answering, echo, secret):
+def test_a_secret_that_the_api_echoes_appears_nowhere(operator, answering, echo, secret):
     operator.environment |= {"PIOPIY_SECRET": secret, "CDR_SYNC_API_URL": answering(ECHOES[echo])}
     operator.environment["CDR_SYNC_TRIES"] = "1"
     operator.type("enqueue", *(f"id{number}" for number in range(6)))
@@ -133,7 +133,7 @@ def test_a_secret_that_the_api_echoes_is_nowhere_to_be_read(operator, answering,
 
 
 @pytest.mark.parametrize("echo", ["HTTP 500 in text", "HTTP 400 in text", "no JSON", "a message that is cut"])
-def test_not_even_the_beginning_of_a_secret_is_to_be_read(operator, answering, echo):
+def test_not_even_the_beginning_of_a_secret_appears(operator, answering, echo):
     operator.environment |= {"PIOPIY_SECRET": SECRET, "CDR_SYNC_API_URL": answering(ECHOES[echo])}
     operator.environment["CDR_SYNC_TRIES"] = "1"
     operator.type("enqueue", *(f"id{number}" for number in range(6)))
@@ -142,7 +142,7 @@ def test_not_even_the_beginning_of_a_secret_is_to_be_read(operator, answering, e
     assert [place for place, text in texts.items() if told(SECRET, text, FRAGMENT)] == []
 
 
-def test_a_good_run_tells_nothing_of_the_secret(operator, simulator):
+def test_a_successful_run_does_not_reveal_the_secret(operator, simulator):
     simulator.secret = operator.environment["PIOPIY_SECRET"] = SECRET
     operator.type("enqueue", "answered-1", "malformed_money-1", "rejected-1", "id0")
     texts = everything_told(operator)
@@ -152,7 +152,7 @@ def test_a_good_run_tells_nothing_of_the_secret(operator, simulator):
 
 
 @pytest.mark.parametrize("table", ["call_legs", "cdr_responses", "cdr_requests"])
-def test_a_crash_tells_where_it_was_and_no_values(operator, simulator, table):
+def test_a_crash_reports_its_position_but_no_values(operator, simulator, table):
     simulator.secret = operator.environment["PIOPIY_SECRET"] = SECRET
     operator.type("enqueue", "answered-1")
     if table == "cdr_requests":
@@ -166,7 +166,7 @@ def test_a_crash_tells_where_it_was_and_no_values(operator, simulator, table):
     assert "etl/" in finished.stderr
 
 
-def test_a_secret_that_is_not_text_an_http_client_can_send_is_no_crash(operator):
+def test_a_secret_that_http_cannot_send_is_not_a_crash(operator):
     operator.environment["PIOPIY_SECRET"] = "\udcff" + SECRET
     operator.type("enqueue", "answered-1")
     finished = operator.run("sync")
@@ -191,7 +191,7 @@ def test_a_secret_that_is_not_text_an_http_client_can_send_is_no_crash(operator)
     ids=lambda settings: "=".join(next(iter(settings.items()))).replace(SECRET, "secret"),
 )
 @pytest.mark.parametrize("words", [("-v", "sync"), ("status",), ("db", "upgrade"), ("doctor",)], ids=" ".join)
-def test_a_wrong_configuration_is_told_without_the_secret(operator, settings, words):
+def test_wrong_settings_are_reported_without_the_secret(operator, settings, words):
     operator.environment["PIOPIY_SECRET"] = SECRET
     result = operator.type(*words, **settings)
 
@@ -204,7 +204,7 @@ def test_a_wrong_configuration_is_told_without_the_secret(operator, settings, wo
     [f'secret = "{SECRET}"', f"secret_file = {SECRET}", f'secret_env = "{SECRET}"', f'app_id = "{SECRET}"'],
     ids=["secret", "no TOML", "secret_env", "app_id"],
 )
-def test_a_secret_in_the_wrong_place_of_the_file_is_not_repeated(operator, line):
+def test_a_secret_in_the_wrong_place_of_the_file_is_not_quoted(operator, line):
     del operator.environment["PIOPIY_APP_ID"], operator.environment["PIOPIY_SECRET"]
     file = operator.home / "settings.toml"
     file.write_text(f"[accounts.default]\n{line}\n")
@@ -214,7 +214,7 @@ def test_a_secret_in_the_wrong_place_of_the_file_is_not_repeated(operator, line)
     assert told(SECRET, result.output, FRAGMENT) == []
 
 
-def test_a_secret_file_is_read_without_its_line_end_and_named_where_it_cannot_be_read(operator, simulator):
+def test_a_secret_file_is_read_without_its_line_end_and_named_if_it_cannot_be_read(operator, simulator):
     simulator.secret = SECRET
     file = operator.home / "secret"
     file.write_text(f"{SECRET}\n")
@@ -227,7 +227,7 @@ def test_a_secret_file_is_read_without_its_line_end_and_named_where_it_cannot_be
     assert str(file.with_name("gone")) in bad.stderr
 
 
-def test_no_option_takes_a_secret():
+def test_no_option_accepts_a_secret():
     names = [name for param in cli.params for name in param.opts]
     for command in (cli.get_command(None, name) for name in cli.list_commands(None)):
         names += [name for param in command.params for name in param.opts]
@@ -235,7 +235,7 @@ def test_no_option_takes_a_secret():
     assert [name for name in names if "secret" in name or "password" in name or "token" in name] == []
 
 
-def test_another_users_process_list_shows_no_secret(operator, simulator):
+def test_the_process_list_shows_no_secret(operator, simulator):
     simulator.secret = operator.environment["PIOPIY_SECRET"] = SECRET
     simulator.latency = 0.5
     operator.type("enqueue", "answered-1")

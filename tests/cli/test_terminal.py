@@ -1,4 +1,4 @@
-"""What somebody sees who sits at a terminal: a real one, of which nothing is pretended."""
+"""What a user sees on a terminal. The terminals here are real pseudo-terminals."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from support.terminals import Terminal
 from etl.simulator import make_request_id
 
 WIDE, USUAL, NARROW = 120, 80, 40
-OUTCOMES = r"(\d[\d,]*) (?:done|empty|not final yet|to be retried|given back|dead|taken over by others)"
+OUTCOMES = (
+    r"(\d[\d,]*) (?:done|without legs|not final yet|to be retried|given back|dead|taken over by others)"
+)
 
 
 @pytest.fixture
 def at_terminal(new_operator):
-    """Give a terminal of some width, on which an operator types a command."""
+    """Return a function that runs a command on a terminal of some width."""
     with contextlib.ExitStack() as open_terminals:
 
         def sit_down(*words, width=WIDE, program=CONSOLE_SCRIPT, **environment):
@@ -38,7 +40,7 @@ def enqueue_some(operator, count=60):
 
 
 def summary_of(text):
-    """Give the claims of a summary, and its outcomes."""
+    """Return the claims of a summary, and its outcomes."""
     found = re.search(r"Run \d+: (\d[\d,]*) claims? = (.*)", text)
     assert found, text[-500:]
     return int(found[1].replace(",", "")), [int(n.replace(",", "")) for n in re.findall(OUTCOMES, found[2])]
@@ -61,9 +63,7 @@ def test_a_run_shows_a_bar_and_a_summary_that_adds_up(operator, simulator, at_te
     assert f"{simulator.total_calls} API calls" in terminal.text
 
 
-def test_a_backfill_shows_a_bar_with_its_speed_and_the_time_left_and_says_how_to_go_on(
-    operator, simulator, at_terminal
-):
+def test_a_backfill_shows_a_bar_with_speed_and_eta_and_says_how_to_resume(operator, simulator, at_terminal):
     simulator.latency = 0.05
     count = enqueue_some(operator, 120)
     terminal = at_terminal("backfill", "--only", "all", "--batch", "july").finish()
@@ -78,7 +78,7 @@ def test_a_backfill_shows_a_bar_with_its_speed_and_the_time_left_and_says_how_to
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_reprocessing_says_how_far_it_is_and_what_it_did(operator, at_terminal):
+def test_reprocess_shows_its_progress_and_a_summary(operator, at_terminal):
     operator.type("enqueue", "answered-1")
     operator.type("sync", CDR_SYNC_SETTLE="0")
     terminal = at_terminal("reprocess").finish()
@@ -97,7 +97,7 @@ def test_a_run_with_nothing_due_shows_no_bar_and_says_so(at_terminal):
     assert "0/0" not in terminal.text
 
 
-def test_a_run_for_a_label_that_no_request_has_says_so(operator, at_terminal):
+def test_a_run_for_an_unknown_label_says_so(operator, at_terminal):
     operator.type("enqueue", "answered-1", "--batch", "october")
     terminal = at_terminal("sync", "--batch", "octobre").finish()
 
@@ -105,7 +105,7 @@ def test_a_run_for_a_label_that_no_request_has_says_so(operator, at_terminal):
     assert "No request has the label 'octobre'. Did you mean 'october'?" in terminal.text
 
 
-def test_the_bar_counts_only_what_the_run_can_do(operator, at_terminal):
+def test_the_bar_counts_only_requests_that_this_run_can_fetch(operator, at_terminal):
     operator.type("enqueue", "answered-1", "answered-2")
     operator.type("enqueue", "answered-3", "--account", "nobody")
     terminal = at_terminal("sync").finish()
@@ -114,7 +114,7 @@ def test_the_bar_counts_only_what_the_run_can_do(operator, at_terminal):
     assert "/3" not in terminal.text
 
 
-def test_json_goes_into_a_file_whole_while_the_bar_stays_on_the_terminal(operator, at_terminal):
+def test_json_goes_to_a_file_while_the_bar_stays_on_the_terminal(operator, at_terminal):
     count = enqueue_some(operator)
     terminal = at_terminal("-c", f"{CONSOLE_SCRIPT} sync --json > document.json", program="/bin/sh").finish()
     document = json.loads((operator.home / "document.json").read_text())
@@ -125,7 +125,7 @@ def test_json_goes_into_a_file_whole_while_the_bar_stays_on_the_terminal(operato
     assert "claimed" not in terminal.text
 
 
-def test_with_only_the_log_elsewhere_the_summary_stays_and_the_bar_does_not(operator, at_terminal):
+def test_with_stderr_redirected_the_summary_is_shown_without_a_bar(operator, at_terminal):
     enqueue_some(operator)
     terminal = at_terminal("-c", f"{CONSOLE_SCRIPT} sync 2> log", program="/bin/sh").finish()
 
@@ -148,7 +148,7 @@ def test_log_lines_are_sentences_on_a_terminal(operator, at_terminal):
     assert len(summary_of(terminal.text)[1]) == 2
 
 
-def test_log_lines_are_json_off_a_terminal(operator):
+def test_log_lines_are_json_when_not_on_a_terminal(operator):
     operator.type("enqueue", "answered-1", "malformed_money-1")
     line = json.loads(operator.type("sync").stderr)
 
@@ -157,7 +157,7 @@ def test_log_lines_are_json_off_a_terminal(operator):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line["timestamp"])
 
 
-def test_the_log_format_can_be_chosen_against_the_place(operator, at_terminal):
+def test_the_log_format_can_be_chosen_on_and_off_a_terminal(operator, at_terminal):
     operator.type("enqueue", "answered-1", "malformed_money-1")
     off_terminal = operator.type("--log-format", "console", "sync")
     operator.type("enqueue", "malformed_money-2")
@@ -170,7 +170,7 @@ def test_the_log_format_can_be_chosen_against_the_place(operator, at_terminal):
     assert json.loads(line)["level"] == "error"
 
 
-def test_who_wants_no_colour_gets_none(operator, at_terminal):
+def test_no_color_turns_colours_off(operator, at_terminal):
     operator.type("enqueue", "answered-1", "malformed_money-1")
     terminal = at_terminal("sync", NO_COLOR="1").finish()
     colours = re.findall(r"\x1b\[[0-9;]*3[0-7][0-9;]*m", terminal.raw)
@@ -180,7 +180,7 @@ def test_who_wants_no_colour_gets_none(operator, at_terminal):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """Give the demo as somebody sees it who has just installed this, on a terminal of the usual width."""
+    """The demo as a new user sees it, on a terminal of 80 columns."""
     someone = Operator(tmp_path_factory.mktemp("demo"))
     terminal = Terminal(someone, (CONSOLE_SCRIPT, "demo"), width=USUAL).finish()
     return someone, terminal
@@ -197,7 +197,7 @@ def test_the_demo_shows_a_bar_and_numbers_that_add_up(demo):
     assert int(claims[0]) == sum(map(int, re.findall(r"(\d+) \w", claims[1])))
 
 
-def test_the_demo_ends_with_its_database_and_with_what_to_type_next(demo):
+def test_the_demo_ends_with_its_database_and_commands_to_try_next(demo):
     someone, terminal = demo
     end = terminal.text.rpartition("The database is ")[2]
     typed = [line.split() for line in end.splitlines() if "cdr-sync --database-url" in line]
@@ -212,14 +212,14 @@ def test_the_demo_ends_with_its_database_and_with_what_to_type_next(demo):
 @pytest.mark.parametrize(
     "word", ["request_id", "billed_rate_total", "answered", "+919200000000", "2021-11-16"]
 )
-def test_the_rows_of_the_demo_can_be_read_on_a_terminal_of_the_usual_width(demo, word):
+def test_the_rows_of_the_demo_can_be_read_on_80_columns(demo, word):
     _, terminal = demo
-    rows = terminal.text.rpartition("calls: one row a call")[2].rpartition("The database is")[0]
+    rows = terminal.text.rpartition("calls: one row per call")[2].rpartition("The database is")[0]
 
     assert word in rows
 
 
-def test_a_request_id_can_be_copied_from_a_list_on_a_terminal_of_the_usual_width(operator, at_terminal):
+def test_a_request_id_can_be_copied_from_a_list_on_80_columns(operator, at_terminal):
     request_id = make_request_id(1)
     operator.type("enqueue", request_id)
     terminal = at_terminal("requests", "list", width=USUAL).finish()
@@ -228,7 +228,7 @@ def test_a_request_id_can_be_copied_from_a_list_on_a_terminal_of_the_usual_width
     assert "pending" in terminal.text
 
 
-def test_a_narrow_terminal_breaks_no_bar(operator, at_terminal):
+def test_the_bar_fits_a_narrow_terminal(operator, at_terminal):
     enqueue_some(operator)
     terminal = at_terminal("sync", width=NARROW).finish()
     bars = [line for line in terminal.lines if "━" in line]
@@ -244,7 +244,7 @@ def test_a_narrow_terminal_breaks_no_bar(operator, at_terminal):
     [("status",), ("runs",), ("requests", "list"), ("requests", "show", "none-1")],
     ids=" ".join,
 )
-def test_tables_on_a_narrow_terminal_are_no_wider_than_it_and_can_be_read(operator, at_terminal, words):
+def test_tables_fit_a_narrow_terminal_and_can_be_read(operator, at_terminal, words):
     operator.type("enqueue", "answered-1", "none-1")
     operator.type("sync")
     terminal = at_terminal(*words, width=NARROW).finish()
@@ -264,7 +264,7 @@ def test_a_table_as_wide_as_the_terminal_stays_a_table(operator, at_terminal):
     assert ("─" in fitting, "─" in broken) == (True, False)
 
 
-def test_a_list_of_requests_leaves_out_what_80_columns_have_no_place_for(operator, at_terminal):
+def test_a_list_of_requests_leaves_out_the_columns_that_do_not_fit(operator, at_terminal):
     request_ids = [make_request_id(number) for number in range(3)]
     operator.type("enqueue", *request_ids)
     terminal = at_terminal("requests", "list", width=80).finish()
@@ -272,10 +272,12 @@ def test_a_list_of_requests_leaves_out_what_80_columns_have_no_place_for(operato
 
     assert [line.split()[:2] for line in lines[2:5]] == [[name, "pending"] for name in reversed(request_ids)]
     assert lines[0].split() == ["request_id", "state", "last_error_kind", "attempts"]
-    assert lines[5] == "A wider terminal shows leg_count, updated_at, run_after, account too; so does --json."
+    assert (
+        lines[5] == "Not shown: leg_count, updated_at, run_after, account. Widen the terminal, or use --json."
+    )
 
 
-def test_ctrl_c_in_the_bar_drains_and_leaves_the_terminal_as_it_was(operator, simulator, at_terminal):
+def test_ctrl_c_drains_the_run_and_restores_the_terminal(operator, simulator, at_terminal):
     simulator.latency = 0.05
     operator.type("enqueue", *(make_request_id(number) for number in range(400)))
     terminal = at_terminal("sync")
@@ -293,7 +295,7 @@ def test_ctrl_c_in_the_bar_drains_and_leaves_the_terminal_as_it_was(operator, si
     assert max(simulator.calls.values()) == 1
 
 
-def test_a_second_ctrl_c_leaves_at_once(operator, simulator, at_terminal):
+def test_a_second_ctrl_c_exits_at_once(operator, simulator, at_terminal):
     operator.type("enqueue", *(f"answered-{number}" for number in range(20)))
     simulator.outage = "stall_headers"
     terminal = at_terminal("sync")
@@ -320,7 +322,7 @@ def test_a_terminal_that_is_closed_ends_the_run(operator, simulator, at_terminal
     assert max(simulator.calls.values()) == 1
 
 
-def test_the_simulator_ends_with_ctrl_c_and_without_a_traceback(at_terminal):
+def test_ctrl_c_ends_the_simulator_without_a_traceback(at_terminal):
     terminal = at_terminal("simulator", "--port", "0")
     terminal.wait_for("Ctrl-C")
     terminal.child.sendintr()
@@ -340,7 +342,7 @@ def test_the_module_works_on_a_terminal_too(operator, at_terminal):
 
 
 @pytest.mark.usefixtures("operator")
-def test_the_doctor_colours_its_words_on_a_terminal_unless_nobody_wants_it(at_terminal):
+def test_the_doctor_uses_colours_on_a_terminal_unless_no_color_is_set(at_terminal):
     coloured, plain = at_terminal("doctor").finish(), at_terminal("doctor", NO_COLOR="1").finish()
 
     assert coloured.raw.count("\x1b[32mok") == coloured.text.count("ok  ") == 9
@@ -349,7 +351,7 @@ def test_the_doctor_colours_its_words_on_a_terminal_unless_nobody_wants_it(at_te
 
 
 @pytest.mark.usefixtures("operator")
-def test_an_export_tells_its_rows_on_a_terminal_and_keeps_parquet_off_it(at_terminal):
+def test_an_export_reports_its_rows_and_does_not_write_parquet_to_a_terminal(at_terminal):
     file, table, columns = (
         at_terminal("export", "legs", *options).finish()
         for options in (("--output", "legs.csv"), (), ("--format", "parquet"))

@@ -1,4 +1,4 @@
-"""Every command where its surroundings are wrong: database, schema, settings, files."""
+"""Every command in a broken environment: database, schema, settings, files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORKING = [("enqueue", "one"), ("sync",), ("backfill", "one")]
 
 
 @pytest.mark.parametrize("words", READING, ids=" ".join)
-def test_a_command_that_only_looks_makes_no_database_and_says_what_does(new_operator, words):
+def test_a_command_that_only_reads_creates_no_database_and_names_one_that_does(new_operator, words):
     result = new_operator.type(*words)
 
     assert result.exit_code == 78
@@ -31,7 +31,7 @@ def test_a_command_that_only_looks_makes_no_database_and_says_what_does(new_oper
 
 
 @pytest.mark.parametrize("words", [*READING, *WORKING, ("sync", "--dry-run")], ids=" ".join)
-def test_a_schema_that_is_behind_is_78_and_says_what_helps(operator, words):
+def test_a_schema_that_is_behind_is_78_and_names_the_upgrade(operator, words):
     operator.type("db", "downgrade", "0001")
     result = operator.type(*words)
 
@@ -39,7 +39,7 @@ def test_a_schema_that_is_behind_is_78_and_says_what_helps(operator, words):
     assert "cdr-sync db upgrade" in mistake(result)
 
 
-def test_a_schema_from_the_future_is_78_and_is_not_called_behind(operator):
+def test_a_schema_of_a_newer_version_is_78_and_asks_to_upgrade_cdr_sync(operator):
     operator.rows("UPDATE alembic_version SET version_num = '9999'")
     result = operator.type("sync")
 
@@ -48,7 +48,7 @@ def test_a_schema_from_the_future_is_78_and_is_not_called_behind(operator):
 
 
 @pytest.mark.parametrize("path", ["/there/x.sqlite", "there/x.db"])
-def test_a_path_in_place_of_a_url_is_told_as_the_url_that_was_meant(new_operator, path, monkeypatch):
+def test_a_path_in_place_of_a_url_is_answered_with_the_right_url(new_operator, path, monkeypatch):
     monkeypatch.chdir(new_operator.home)
     path = f"{new_operator.home}{path}" if path.startswith("/") else path
     result = new_operator.type("--database-url", path, "status")
@@ -59,7 +59,7 @@ def test_a_path_in_place_of_a_url_is_told_as_the_url_that_was_meant(new_operator
     assert new_operator.type("--database-url", meant, "db", "upgrade").exit_code == 0
 
 
-def test_a_path_in_the_home_of_nobody_is_told_as_no_url_too(operator):
+def test_a_path_in_an_unknown_home_folder_is_not_a_valid_url(operator):
     result = operator.type("--database-url", "~nobody-here/x.db", "status")
 
     assert result.exit_code == 78
@@ -73,7 +73,7 @@ def test_a_path_in_the_home_of_nobody_is_told_as_no_url_too(operator):
 @pytest.mark.parametrize(
     "words", [("status",), ("sync",), ("enqueue", "one"), ("db", "upgrade")], ids=" ".join
 )
-def test_a_database_that_is_not_supported_is_78_and_its_password_is_not_repeated(operator, url, words):
+def test_an_unsupported_database_is_78_and_its_password_is_not_quoted(operator, url, words):
     result = operator.type("--database-url", url, *words)
 
     assert result.exit_code == 78
@@ -85,7 +85,7 @@ def test_a_database_that_is_not_supported_is_78_and_its_password_is_not_repeated
 @pytest.mark.parametrize(
     "words", [("status",), ("sync",), ("enqueue", "one"), ("db", "upgrade")], ids=" ".join
 )
-def test_a_database_server_that_nobody_listens_at_is_69(operator, scheme, words):
+def test_an_unreachable_database_server_is_69(operator, scheme, words):
     url = f"{scheme}://me:hunter2@127.0.0.1:9/x"
     result = operator.type("--database-url", url, *words)
 
@@ -107,7 +107,7 @@ EVERYWHERE = [
 
 
 @pytest.mark.parametrize("words", EVERYWHERE, ids=" ".join)
-def test_an_option_in_the_url_that_the_driver_does_not_know_is_78_on_every_command(operator, words):
+def test_an_unknown_driver_option_in_the_url_is_78_on_every_command(operator, words):
     result = operator.type("--database-url", "postgresql://me@127.0.0.1:9/x?nonsense=1", *words)
 
     assert result.exit_code == 78
@@ -125,7 +125,7 @@ def test_an_option_in_the_url_that_the_driver_does_not_know_is_78_on_every_comma
         "sqlite:///{file}?timeout=soon",
     ],
 )
-def test_what_a_driver_does_not_take_is_78_on_every_database_and_tells_no_password(operator, url):
+def test_an_invalid_driver_option_is_78_on_every_database_and_shows_no_password(operator, url):
     result = operator.type("--database-url", url.format(file=operator.database), "sync")
 
     assert result.exit_code == 78
@@ -135,7 +135,7 @@ def test_what_a_driver_does_not_take_is_78_on_every_database_and_tells_no_passwo
 
 
 @pytest.mark.parametrize("words", EVERYWHERE, ids=" ".join)
-def test_a_corrupt_database_file_is_69_and_is_left_as_it_is(operator, words):
+def test_a_corrupt_database_file_is_69_and_is_not_changed(operator, words):
     operator.database.write_bytes(b"no database at all" * 1_000)
     result = operator.type(*words)
 
@@ -146,7 +146,7 @@ def test_a_corrupt_database_file_is_69_and_is_left_as_it_is(operator, words):
 
 @pytest.mark.parametrize("words", [*WORKING, ("db", "upgrade")], ids=" ".join)
 @pytest.mark.parametrize("place", ["/proc/nowhere/cdr.sqlite3", "/dev/null/cdr.sqlite3"])
-def test_a_folder_that_cannot_be_made_is_named_and_no_fault_of_ours(operator, words, place):
+def test_a_folder_that_cannot_be_created_is_named_and_not_a_crash(operator, words, place):
     result = operator.type("--database-url", f"sqlite:///{place}", *words)
 
     assert result.exit_code in (69, 78)
@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_made_is_named_and_no_fault_of_ours(operator, wo
 
 
 @pytest.mark.parametrize("words", [("status",), *WORKING, ("db", "upgrade")], ids=" ".join)
-def test_a_folder_in_place_of_a_database_is_named_and_no_fault_of_ours(operator, words):
+def test_a_folder_in_place_of_a_database_is_named_and_not_a_crash(operator, words):
     result = operator.type("--database-url", f"sqlite:///{operator.home}", *words)
 
     assert result.exit_code in (69, 78)
@@ -162,7 +162,7 @@ def test_a_folder_in_place_of_a_database_is_named_and_no_fault_of_ours(operator,
 
 
 @pytest.mark.parametrize("words", [("status",), *WORKING, ("db", "upgrade")], ids=" ".join)
-def test_a_configuration_that_is_wrong_is_told_all_at_once(operator, words):
+def test_all_wrong_settings_are_reported_at_once(operator, words):
     file = operator.home / "wrong.toml"
     file.write_text('workers = 0\nno_such_setting = 1\ndefault_region = "india"\n')
     result = operator.type("--config", file, *words, CDR_SYNC_RETRY_DELAY="ten")

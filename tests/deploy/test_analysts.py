@@ -213,7 +213,7 @@ def test_a_database_in_a_schema_of_its_own_is_found_by_its_analyst(unmigrated_en
 
 def test_after_a_migration_the_same_file_opens_what_is_new_and_no_more(analyst, database, tmp_path):
     analyst.dispose()
-    downgrade(database.engine, "0003")
+    downgrade(database.engine, "0001")
     upgrade(database.engine)
     make_role(database.engine, tmp_path)
     make_role(database.engine, tmp_path)

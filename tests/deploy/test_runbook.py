@@ -19,9 +19,8 @@ from support.tools import (
     written_metrics,
 )
 
-from etl.cli.single_instance import AlreadyRunningError
 from etl.db import queue as request_queue
-from etl.errors import CdrSyncError, RequestError
+from etl.errors import AlreadyRunningError, CdrSyncError, RequestError
 from etl.sync import settle as settling
 from etl.sync.summary import Summary
 

@@ -1,4 +1,4 @@
-"""One question over HTTP, asked of real sockets that answer well, badly, slowly, for ever or not at all."""
+"""One call over HTTP to real sockets that answer correctly, wrongly, slowly, endlessly or not at all."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def shown(error):
 # --- The question and the answer
 
 
-def test_the_question_on_the_wire_is_exactly_this(serve, api):
+def test_the_request_on_the_wire_is_exactly_this(serve, api):
     seen = []
 
     def handle(connection):
@@ -231,7 +231,7 @@ def test_the_question_on_the_wire_is_exactly_this(serve, api):
     ]
 
 
-def test_each_question_is_about_its_own_request(serve, api):
+def test_each_call_asks_about_its_own_request(serve, api):
     seen = []
 
     def handle(connection):
@@ -253,20 +253,20 @@ def test_each_question_is_about_its_own_request(serve, api):
 @pytest.mark.parametrize(
     "status", ["200 OK", "202 Accepted", "404 Not Found", "429 Too Many", "503 Unavailable"]
 )
-def test_an_answer_is_returned_whatever_its_status_means(serve, api, status):
+def test_an_answer_is_returned_whatever_its_status(serve, api, status):
     asked = api(serve(always(answer(b"what it said", status=status))).url)
 
     assert ask(asked) == HttpAnswer(int(status[:3]), b"what it said", None)
 
 
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content"])
-def test_an_empty_body_is_returned_as_such(serve, api, status):
+def test_an_empty_body_is_returned_as_an_empty_body(serve, api, status):
     asked = api(serve(always(answer(b"", status=status))).url)
 
     assert [ask(asked).body, ask(asked).body] == [b"", b""]
 
 
-def test_a_chunked_body_is_put_together(serve, api):
+def test_a_chunked_body_is_joined(serve, api):
     server = serve(always(CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"))
     asked = api(server.url)
 
@@ -274,13 +274,13 @@ def test_a_chunked_body_is_put_together(serve, api):
     assert len(server.connections) == 1
 
 
-def test_a_compressed_body_is_unpacked_although_nobody_asked_for_one(serve, api):
+def test_a_compressed_body_is_decompressed_although_identity_was_requested(serve, api):
     asked = api(serve(always(answer(gzip.compress(BODY), "Content-Encoding: gzip"))).url)
 
     assert ask(asked).body == BODY
 
 
-def test_a_body_without_a_length_ends_with_the_connection_and_is_for_others_to_judge(serve, api):
+def test_a_body_without_a_length_ends_with_the_connection_and_is_returned(serve, api):
     asked = api(serve(once(b"HTTP/1.1 200 OK\r\n\r\n" + BODY[:20])).url)
 
     assert ask(asked).body == BODY[:20]
@@ -310,7 +310,7 @@ def test_cookies_are_neither_kept_nor_sent(serve, api):
 # --- The connection
 
 
-def test_one_connection_serves_many_questions(serve, api):
+def test_one_connection_serves_many_calls(serve, api):
     server = serve(always(answer()))
     asked = api(server.url)
     for _ in range(5):
@@ -467,7 +467,7 @@ def test_a_closed_client_leaves_no_socket_open(serve):
     ],
 )
 @pytest.mark.parametrize("reused", [False, True], ids=["new connection", "kept connection"])
-def test_the_deadline_holds_for_the_whole_call(serve, api, handle, reused):
+def test_the_deadline_covers_the_whole_call(serve, api, handle, reused):
     def first_well(connection):
         if reused:
             read_request(connection)
@@ -486,13 +486,13 @@ def test_the_deadline_holds_for_the_whole_call(serve, api, handle, reused):
     assert SECRET not in shown(caught.value)
 
 
-def test_an_answer_that_is_slow_but_in_time_is_taken(serve, api):
+def test_a_slow_answer_within_the_deadline_is_accepted(serve, api):
     asked = api(serve(dripping(answer()[:-5], answer()[-5:])).url)
 
     assert ask(asked).body == BODY
 
 
-def test_the_deadline_starts_anew_with_each_call(serve, api):
+def test_each_call_has_its_own_deadline(serve, api):
     def handle(connection):
         while read_request(connection)[0]:
             a_moment(0.4)
@@ -516,7 +516,7 @@ def fill_up(black_hole):
     return opened
 
 
-def test_the_deadline_holds_for_connecting(api):
+def test_the_deadline_covers_connecting(api):
     with contextlib.ExitStack() as stack:
         black_hole = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for opened in fill_up(black_hole):
@@ -569,7 +569,7 @@ def bomb(times):
     [endless, once(bomb(1)), once(bomb(2)), once(answer(bytes(2**20 + 1)))],
     ids=["endless", "gzip bomb", "gzip bomb in gzip", "one byte too many"],
 )
-def test_a_body_that_is_too_large_is_given_up_with_little_memory(serve, api, handle):
+def test_a_body_that_is_too_large_is_abandoned_using_little_memory(serve, api, handle):
     asked = api(serve(handle).url, max_bytes=2**20)
     tracemalloc.start()
     try:
@@ -583,7 +583,7 @@ def test_a_body_that_is_too_large_is_given_up_with_little_memory(serve, api, han
     assert caught.value.http_status == 200
 
 
-def test_the_largest_body_is_still_taken(serve, api):
+def test_a_body_of_the_largest_size_is_accepted(serve, api):
     asked = api(serve(always(answer(bytes(2**20)))).url, max_bytes=2**20)
 
     assert len(ask(asked).body) == 2**20
@@ -599,7 +599,9 @@ def test_a_redirect_is_not_followed(serve, api, status):
     elsewhere = serve(always(answer()))
     location = f"Location: http://user:hunter2@127.0.0.1:{elsewhere.port}/{SECRET}?token=hunter2"
     server = serve(always(answer(b"", location, status=status)))
-    with pytest.raises(RedirectedError, match=rf"{status[:3]} leads to the host '127\.0\.0\.1'") as caught:
+    with pytest.raises(
+        RedirectedError, match=rf"{status[:3]} redirects to the host '127\.0\.0\.1'"
+    ) as caught:
         ask(api(server.url))
 
     assert elsewhere.connections == []
@@ -609,9 +611,9 @@ def test_a_redirect_is_not_followed(serve, api, status):
 
 
 @pytest.mark.parametrize("lines", [[], ["Location: /other"], ["Location: http://[::1/"], ["Location: ://"]])
-def test_a_redirect_that_names_no_host_says_so(serve, api, lines):
+def test_a_redirect_without_a_host_says_so(serve, api, lines):
     server = serve(always(answer(b"", *lines, status="307 Temporary")))
-    with pytest.raises(RedirectedError, match="leads to no other host"):
+    with pytest.raises(RedirectedError, match="redirects to an address without a host"):
         ask(api(server.url))
 
 
@@ -659,7 +661,7 @@ NOON = "Tue, 16 Nov 2021 12:00:00 GMT"
         ({"Retry-After": "Tue, 16 Nov 99999999999 12:00:30 GMT", "Date": NOON}, None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date_after_the_answers_own(headers, seconds):
+def test_retry_after_is_seconds_or_a_date_relative_to_the_date_header(headers, seconds):
     assert retry_after_of(headers) == seconds
 
 
@@ -682,7 +684,7 @@ def test_credentials_do_not_show_their_secret():
     "before",
     [b"", b"HTTP/1.1 ", CHUNKED, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Encoding: gzip, "],
 )
-def test_a_server_that_repeats_what_it_was_sent_brings_the_secret_into_no_message(serve, api, before):
+def test_a_server_that_echoes_the_request_puts_the_secret_into_no_message(serve, api, before):
     def echo(connection):
         body = read_request(connection)[1]
         connection.sendall(before + body + b"\r\n\r\n")
@@ -693,7 +695,7 @@ def test_a_server_that_repeats_what_it_was_sent_brings_the_secret_into_no_messag
     assert SECRET not in shown(caught.value)
 
 
-def test_nothing_that_an_error_holds_on_to_holds_the_secret(serve, api):
+def test_no_object_that_an_error_refers_to_contains_the_secret(serve, api):
     with pytest.raises(CallConnectionError) as caught:
         ask(api(serve(once()).url))
 
@@ -702,7 +704,7 @@ def test_nothing_that_an_error_holds_on_to_holds_the_secret(serve, api):
     assert cause.request.body is None
 
 
-def test_an_earlier_error_that_is_being_handled_does_not_change_what_a_later_one_means(serve, api):
+def test_an_error_that_is_already_being_handled_does_not_change_the_translation(serve, api):
     asked = api(serve(once()).url)
     try:
         socket.create_connection(("127.0.0.1", dead_port()))
@@ -715,7 +717,7 @@ def test_an_earlier_error_that_is_being_handled_does_not_change_what_a_later_one
 # --- Proxies and the environment
 
 
-def test_the_environment_changes_nothing(serve, api, monkeypatch, tmp_path):
+def test_the_environment_has_no_effect(serve, api, monkeypatch, tmp_path):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login user password hunter2\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -732,7 +734,7 @@ def test_the_environment_changes_nothing(serve, api, monkeypatch, tmp_path):
     assert b"Authorization" not in heads[0]
 
 
-def test_a_proxy_is_asked_where_one_is_given(serve, api):
+def test_calls_go_through_the_configured_proxy(serve, api):
     heads = []
 
     def handle(connection):
@@ -757,7 +759,7 @@ def test_a_proxy_is_asked_where_one_is_given(serve, api):
     ],
     ids=["stall", "dripping", "refused", "empty reply"],
 )
-def test_a_tunnel_that_cannot_be_had_is_an_error_within_the_deadline(serve, api, handle, kind, words):
+def test_a_tunnel_that_cannot_be_opened_is_an_error_within_the_deadline(serve, api, handle, kind, words):
     proxy = f"http://user:hunter2@127.0.0.1:{serve(handle).port}"
     asked = api(f"https://api.example{PATH}", proxy=proxy, timeout=DEADLINE)
     began = time.monotonic()
@@ -768,8 +770,8 @@ def test_a_tunnel_that_cannot_be_had_is_an_error_within_the_deadline(serve, api,
     assert "hunter2" not in shown(caught.value)
 
 
-def test_a_dead_proxy_is_named_as_such(api):
-    with pytest.raises(CallConnectionError, match=r"proxy on the way to api\.example failed: .*refused"):
+def test_a_dead_proxy_is_named_in_the_error(api):
+    with pytest.raises(CallConnectionError, match=r"proxy for api\.example failed: .*refused"):
         ask(api(f"https://api.example{PATH}", proxy=f"http://user:hunter2@127.0.0.1:{dead_port()}"))
 
 
@@ -783,7 +785,7 @@ def test_a_dead_proxy_is_named_as_such(api):
         {"url": "https://api.example/", "ca_file": "/no/such/hunter2.pem"},
     ],
 )
-def test_what_cannot_be_used_is_said_at_once_and_not_repeated(options):
+def test_an_unusable_url_proxy_or_ca_file_is_reported_at_once_without_quoting_it(options):
     with pytest.raises(SettingsError) as caught:
         CdrApi(timeout=1.0, **options)
 
@@ -818,7 +820,7 @@ def tls(certificate):
     return context
 
 
-def test_a_certificate_of_an_unknown_authority_is_refused(serve, api, tls):
+def test_a_certificate_of_an_unknown_authority_is_rejected(serve, api, tls):
     heads = []
 
     def handle(connection):
@@ -838,7 +840,7 @@ def test_a_certificate_of_a_known_authority_is_accepted_and_the_connection_kept(
     assert len(server.connections) == 1
 
 
-def test_a_certificate_for_another_name_is_refused(serve, api, tls, certificate):
+def test_a_certificate_for_another_name_is_rejected(serve, api, tls, certificate):
     server = serve(always(answer()), tls)
     asked = api(server.url.replace("127.0.0.1", "localhost"), ca_file=str(certificate[0]))
 
@@ -856,7 +858,7 @@ def test_without_tls_no_ca_bundle_is_loaded(api):
     assert api("http://api.example/")._adapter._tls is None
 
 
-def test_no_tls_where_it_was_expected_is_a_connection_error(serve, api):
+def test_a_server_without_tls_behind_an_https_url_is_a_connection_error(serve, api):
     def handle(connection):
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -880,7 +882,7 @@ def stalling_handshake(connection):
 
 
 @pytest.mark.parametrize("handle", [stalling_handshake, dripping_handshake])
-def test_the_deadline_holds_for_the_handshake(serve, api, handle):
+def test_the_deadline_covers_the_handshake(serve, api, handle):
     asked = api(serve(handle).url.replace("http:", "https:"), timeout=DEADLINE)
     began = time.monotonic()
     with pytest.raises(CallTimeoutError):
@@ -893,7 +895,7 @@ def test_the_deadline_holds_for_the_handshake(serve, api, handle):
     "handle",
     [dripping(b"HTTP/1.1 200 OK\r\n", b"X-Header: y\r\n" * 1000), dripping(answer(b"", length=10_000))],
 )
-def test_the_deadline_holds_over_tls(serve, api, tls, certificate, handle):
+def test_the_deadline_covers_a_call_over_tls(serve, api, tls, certificate, handle):
     asked = api(serve(handle, tls).url, timeout=DEADLINE * 2, ca_file=str(certificate[0]))
     began = time.monotonic()
     with pytest.raises(CallTimeoutError):
@@ -902,7 +904,7 @@ def test_the_deadline_holds_over_tls(serve, api, tls, certificate, handle):
     assert time.monotonic() - began < 3
 
 
-def test_a_tunnel_leads_to_the_api_and_its_certificate_is_verified(serve, api, tls, certificate):
+def test_a_tunnel_reaches_the_api_and_its_certificate_is_verified(serve, api, tls, certificate):
     heads = []
 
     def tunnel(connection):
@@ -922,7 +924,7 @@ def test_a_tunnel_leads_to_the_api_and_its_certificate_is_verified(serve, api, t
         ask(api(url, proxy=f"http://127.0.0.1:{proxy.port}"))
 
 
-def test_a_proxy_may_itself_speak_tls(serve, api, tls, certificate):
+def test_a_proxy_may_use_tls(serve, api, tls, certificate):
     proxy = serve(always(answer()), tls)
     asked = api(
         f"http://api.example{PATH}", proxy=f"https://127.0.0.1:{proxy.port}", ca_file=str(certificate[0])

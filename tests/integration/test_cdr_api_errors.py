@@ -1,4 +1,4 @@
-"""Every error of the libraries below has one of ours that stands for it."""
+"""Every error of requests, urllib3, http.client, ssl and socket becomes an error of ours."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def translated():
     ],
     ids=lambda kind: f"{kind.__module__}.{kind.__qualname__}",
 )
-def test_each_error_of_the_libraries_is_one_of_ours(kind, translated):
+def test_each_library_error_becomes_an_error_of_ours(kind, translated):
     error = made(kind)
     expected = CallTimeoutError if kind.__name__ in TIMEOUTS else CallConnectionError
 

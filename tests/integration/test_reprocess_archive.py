@@ -22,8 +22,8 @@ from etl.db.tables import call_legs, cdr_requests, cdr_responses, sync_runs
 from etl.errors import NotFoundError
 from etl.reprocess import Reprocessing
 from etl.settings import Settings
-from etl.sync.fetching import Asked, ask
-from etl.sync.settle import Verdict, settle
+from etl.sync.fetching import Failed, Timing, fetch
+from etl.sync.settle import settle
 from etl.sync.signals import Stop
 
 LONG_AGO = datetime(2021, 11, 16, 13, 33, 29, tzinfo=UTC)
@@ -49,16 +49,18 @@ class Archive:
         with self.database.engine.begin() as connection:
             return next(one for one in claim_in(connection) if one.request_id == request_id)
 
-    def settle(self, asked):
+    def settle(self, fetched):
         with self.database.engine.begin() as connection:
-            settle(connection, [Verdict(asked)], run_id=1, rules=RULES, chance=lambda: 1.0)
+            settle(connection, [fetched], run_id=1, rules=RULES, chance=lambda: 1.0)
 
     def receive(self, request_id, body):
         """Store an answer as a run does that takes numbers without a country for Indian ones."""
         reply = SimpleNamespace(
             status=200, body=body if isinstance(body, bytes) else body.encode(), retry_after=None
         )
-        self.settle(ask(self.claim(request_id), lambda _: reply, lambda call: call(), region="IN", secret=""))
+        self.settle(
+            fetch(self.claim(request_id), lambda _: reply, lambda call: call(), region="IN", secret="")
+        )
 
     def put_right(self, request_id, body):
         """Have the archive hold another answer than it did, as if today's rules could read it."""
@@ -228,7 +230,7 @@ def test_legs_of_a_request_that_was_removed_from_the_queue_are_derived_too(archi
     ("body", "state", "counted", "settle"),
     [
         (body_of(LEG, B_LEG), "done", "done", 0),
-        (body_of(), "empty", "empty", 0),
+        (body_of(), "empty", "without_legs", 0),
         (body_of(LEG, count=2), "pending", "put_off", 0),
         (body_of(LEG, B_LEG), "pending", "put_off", 10**9),
     ],
@@ -276,7 +278,7 @@ def test_an_answer_that_still_cannot_be_read_is_counted_and_skipped(archive, bod
 
 def test_a_request_that_is_dead_for_another_reason_gets_its_legs_and_stays_dead(archive):
     archive.receive("one", body_of(B_LEG))
-    archive.settle(Asked(archive.claim("one"), calls=1, error=NotFoundError("unknown", http_status=404)))
+    archive.settle(Failed(archive.claim("one"), Timing(), NotFoundError("unknown"), 404))
     archive.database.change("one", state="dead", finished_at=archive.database.now())
     result = archive.reprocess("GB")
     row = archive.database.request("one")
@@ -404,7 +406,7 @@ def reprocess_beside_a_run(archive):
         with archive.database.engine.begin() as connection:
             claims = claim_in(connection)
         for claim in claims:
-            archive.settle(ask(claim, lambda _: reply, lambda call: call(), region="IN", secret=""))
+            archive.settle(fetch(claim, lambda _: reply, lambda call: call(), region="IN", secret=""))
 
     rival = threading.Thread(target=run)
 

@@ -29,8 +29,8 @@ from etl.errors import (
     ServerError,
     UnreadableError,
 )
-from etl.sync.fetching import Asked, ask
-from etl.sync.settle import Verdict, settle
+from etl.sync.fetching import Answered, Crashed, Failed, NotAsked, Timing, fetch
+from etl.sync.settle import settle
 
 SECRET = "b2f1c0de-5ec2-4e7a-9f00-0123456789ab"
 LONG_AGO = datetime(2021, 11, 16, 13, 33, 29, tzinfo=UTC)
@@ -82,28 +82,20 @@ class Worker:
         by_id = {request.request_id: request for request in claimed}
         return [by_id[request_id] for request_id in request_ids]
 
-    def settle(self, *verdicts, rules=RULES, chance=1.0, run_id=1):
+    def settle(self, *results, rules=RULES, chance=1.0, run_id=1):
         with self.database.engine.begin() as connection:
-            return settle(
-                connection,
-                verdicts,
-                run_id=run_id,
-                rules=rules,
-                chance=lambda: chance,
-            )
+            return settle(connection, results, run_id=run_id, rules=rules, chance=lambda: chance).counts
 
     def answered(self, *legs, request_id="one", count=None, body=None, **options):
         """Claim a request and settle it with an answer that holds these legs."""
         (request,) = self.claim(request_id)
         count = len(legs) if count is None else count
         body = body_of(legs) if body is None else body
-        asked = Asked(request, calls=1, legs=legs, count=count, status=200, body=body)
-        return self.settle(Verdict(asked), **options)
+        return self.settle(Answered(request, Timing(), 200, body, legs, count), **options)
 
     def failed(self, error, *, request_id="one", body=None, **options):
         (request,) = self.claim(request_id)
-        asked = Asked(request, calls=1, status=error.http_status, body=body, error=error)
-        return self.settle(Verdict(asked), **options)
+        return self.settle(Failed(request, Timing(), error, error.http_status, body), **options)
 
 
 @pytest.fixture
@@ -293,12 +285,12 @@ def test_the_same_legs_under_two_requests_are_different_legs(worker, legs):
 
 def test_many_requests_are_settled_in_one_transaction_each_with_its_own_legs(worker, database, legs):
     ids = [f"{number}" for number in range(60)]
-    verdicts = [
-        Verdict(Asked(request, calls=1, legs=(leg("a", duration_seconds=n), leg("b")), count=2, status=200))
+    answers = [
+        Answered(request, Timing(), 200, b"{}", (leg("a", duration_seconds=n), leg("b")), 2)
         for n, request in enumerate(worker.claim(*ids))
     ]
 
-    counts = worker.settle(*verdicts)
+    counts = worker.settle(*answers)
 
     assert counts == {"done": 60, "legs_inserted": 120}
     assert database.states() == {"done": 60}
@@ -445,8 +437,9 @@ def ask_and_settle(worker, status, body):
 
     Reply.status, Reply.body = status, body
     (request,) = worker.claim("one")
-    asked = ask(request, lambda _: Reply, lambda once: once(), region="IN", secret=worker.secret)
-    return worker.settle(Verdict(asked))
+    return worker.settle(
+        fetch(request, lambda _: Reply, lambda once: once(), region="IN", secret=worker.secret)
+    )
 
 
 def echoing(secret):
@@ -539,7 +532,7 @@ def test_an_id_without_legs_for_long_ends_as_empty(worker, database):
     counts = worker.answered()
     row = database.request("one")
 
-    assert counts == {"empty": 1}
+    assert counts == {"without_legs": 1}
     assert (row["state"], row["fetches"]) == ("empty", 2)
     assert row["finished_at"] is not None
 
@@ -663,11 +656,10 @@ def test_a_request_that_the_api_put_off_by_an_hour_is_given_back_until_then(work
     assert row["run_after"] - row["updated_at"] == timedelta(hours=1)
 
 
-def test_a_released_answer_stores_nothing_of_it(worker, database, legs):
+def test_a_request_that_is_given_back_keeps_nothing_and_uses_no_attempt(worker, database, legs):
     (request,) = worker.claim("one")
-    asked = Asked(request, calls=1, legs=(leg("a"),), count=1, status=200, body=b"{}")
 
-    counts = worker.settle(Verdict(asked, is_released=True))
+    counts = worker.settle(NotAsked(request))
     row = database.request("one")
 
     assert counts == {"released": 1}
@@ -678,7 +670,7 @@ def test_a_released_answer_stores_nothing_of_it(worker, database, legs):
 def test_a_crash_of_our_own_uses_the_attempt_and_has_a_word_of_its_own(worker, database):
     (request,) = worker.claim("one")
 
-    counts = worker.settle(Verdict(Asked(request, calls=1, crash=ZeroDivisionError("of ours"))))
+    counts = worker.settle(Crashed(request, Timing(), ZeroDivisionError("of ours")))
     row = database.request("one")
 
     assert counts == {"retried": 1}
@@ -721,30 +713,31 @@ def test_stored_legs_are_found_by_their_key_whatever_else_is_stored(worker, data
 # --- One bad row and its neighbours ------------------------------------------------------------------
 
 
-def no_letter(asked):
-    """What the database refuses: a leg without a letter."""
-    return replace(asked, legs=tuple(replace(each, leg=None) for each in asked.legs))
+def no_letter(answered):
+    """What the database rejects: a leg without a letter."""
+    return replace(answered, legs=tuple(replace(each, leg=None) for each in answered.legs))
 
 
-def too_large_a_count(asked):
-    """What the driver refuses: a number of more than 64 bits."""
-    return replace(asked, count=2**70)
+def too_large_a_count(answered):
+    """What the driver rejects: a number of more than 64 bits."""
+    return replace(answered, count=2**70)
 
 
 @pytest.mark.parametrize("spoil", [no_letter, too_large_a_count])
-def test_one_answer_that_the_database_refuses_never_costs_its_neighbours(system, unexplained, spoil):
+def test_one_answer_that_the_database_rejects_never_costs_its_neighbours(system, unexplained, spoil):
     good = [f"answered-{number}" for number in range(20)]
     system.enqueue(*good[:10], "answered-bad", *good[10:])
 
-    def make_asker(account, _may_call):
-        def ask_one(request, /, *, is_canary):
-            asked = ask_for_real(request, is_canary=is_canary)
-            return spoil(asked) if request.request_id == "answered-bad" else asked
+    def make_fetcher(account, _permit):
+        fetch_over_http = system.fetcher(account)
 
-        ask_for_real = real_asker(system, account)
-        return ask_one
+        def fetch_one(request):
+            fetched = fetch_over_http(request)
+            return spoil(fetched) if request.request_id == "answered-bad" else fetched
 
-    summary = system.sync(make_asker=make_asker)
+        return fetch_one
+
+    summary = system.sync(make_fetcher=make_fetcher)
     bad = system.request("answered-bad")
 
     assert system.states() == {"done": 20, "dead": 1}
@@ -754,20 +747,3 @@ def test_one_answer_that_the_database_refuses_never_costs_its_neighbours(system,
     assert summary.exit_code == 65
     assert unexplained(system.row(sync_runs)) == 0
     assert summary.counts["api_calls"] == system.simulator.total_calls == 21
-
-
-def real_asker(system, account):
-    """Asks the simulator over HTTP, as a run does."""
-    from etl.piopiy.client import CdrApi, Credentials  # noqa: PLC0415 (only these tests need it)
-
-    api = CdrApi(system.simulator.url, timeout=5)
-    credentials = Credentials(account.app_id, account.secret)
-
-    def ask_one(request, /, *, is_canary):
-        def fetch(request_id):
-            return api.fetch_answer(request_id, credentials)
-
-        secret = account.secret
-        return ask(request, fetch, lambda once: once(), region="IN", secret=secret, is_canary=is_canary)
-
-    return ask_one

@@ -78,7 +78,7 @@ class Audit:
         for run in self.runs:
             if run.code not in self._codes_of(run):
                 yield f"a run exited with {run.code}: {run.output.strip()[-500:]}"
-            if "Traceback" in run.output or "fault of cdr-sync" in run.output:
+            if "Traceback" in run.output or "bug in cdr-sync" in run.output:
                 yield f"a run that crashed: {run.output.strip()[-500:]}"
         if self._open_runs:
             yield f"{self._open_runs} runs are still open in the ledger"

@@ -10,8 +10,8 @@ from etl.cdr.outcomes import WaitingRules
 from etl.cdr.parsing import parse_legs
 from etl.db.queue import Claimant, claim_requests, claim_suspect, reap_expired
 from etl.errors import ServerError
-from etl.sync.fetching import Asked
-from etl.sync.settle import Verdict, settle
+from etl.sync.fetching import Answered, Failed, NotAsked, Timing
+from etl.sync.settle import settle
 
 LEASE = timedelta(minutes=5)
 MINUTE = timedelta(minutes=1)
@@ -33,18 +33,20 @@ LEG = {
     "direction": "outbound",
     "status": "answered",
 }
+ONE_CALL = Timing(seconds=(0.0,))
 
 
-def claim_in(connection, *, most=100, account="default", batch=None, worker="somebody", run_id=1):
+def claim_in(connection, *, most=100, account="default", batch=None, worker="a worker", run_id=1):
     return claim_requests(connection, account, Claimant(worker, run_id, LEASE, batch), most=most)
 
 
-def settle_in(connection, *verdicts):
-    return settle(connection, verdicts, run_id=1, rules=RULES, chance=lambda: 1.0)
+def settle_in(connection, *results):
+    """Settle in this transaction; returns the counts of the ledger."""
+    return settle(connection, results, run_id=1, rules=RULES, chance=lambda: 1.0).counts
 
 
 class Queue:
-    """A worker's ways with the queue, each in a transaction of its own."""
+    """What a worker does with the queue, each step in a transaction of its own."""
 
     def __init__(self, engine):
         self.engine = engine
@@ -55,15 +57,15 @@ class Queue:
 
     def claim_suspect(self):
         with self.engine.begin() as connection:
-            return claim_suspect(connection, "default", Claimant("somebody", 1, LEASE))
+            return claim_suspect(connection, "default", Claimant("a worker", 1, LEASE))
 
     def reap(self, max_attempts=8):
         with self.engine.begin() as connection:
             return reap_expired(connection, max_attempts=max_attempts)
 
-    def settle(self, *verdicts):
+    def settle(self, *results):
         with self.engine.begin() as connection:
-            return settle_in(connection, *verdicts)
+            return settle_in(connection, *results)
 
 
 def names(claims):
@@ -71,7 +73,7 @@ def names(claims):
 
 
 def expire(database, *request_ids):
-    """Let leases have run out."""
+    """Let leases have expired."""
     database.change(*request_ids, lease_until=database.now() - MINUTE)
 
 
@@ -79,21 +81,22 @@ def expire(database, *request_ids):
 
 
 def failed(request):
-    return Verdict(Asked(request, calls=1, status=500, error=ServerError("it is down", http_status=500)))
+    return Failed(request, ONE_CALL, ServerError("it is down", http_status=500), status=500)
 
 
 def answered_without_legs(request):
-    return Verdict(Asked(request, calls=1, status=200, body=b'{"code": 200, "cdr": []}', count=0))
+    return Answered(request, ONE_CALL, 200, b'{"code": 200, "cdr": []}', (), 0)
 
 
-def answered(request):
-    body = json.dumps({"code": 200, "cdr": [LEG], "count": 1}).encode()
-    legs = parse_legs(read_answer(200, body, retry_after=None), region="IN")
-    return Verdict(Asked(request, calls=1, legs=legs, count=1, status=200, body=body))
+def answered(request, *legs):
+    sent = legs or (LEG,)
+    body = json.dumps({"code": 200, "cdr": sent, "count": len(sent)}).encode()
+    answer = read_answer(200, body, retry_after=None)
+    return Answered(request, ONE_CALL, 200, body, parse_legs(answer, region="IN"), answer.count)
 
 
 def released(request):
-    return Verdict(Asked(request), is_released=True)
+    return NotAsked(request)
 
 
 EVERY_WAY = [failed, answered_without_legs, answered, released]

@@ -8,8 +8,8 @@ import pytest
 from etl.cli.main import cli
 
 STATES = ("pending", "running", "done", "empty", "dead", "cancelled")
-OUTCOMES = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")
-CRASHED = "fault of cdr-sync itself"
+OUTCOMES = ("done", "without_legs", "put_off", "retried", "released", "dead", "lost_leases")
+CRASHED = "bug in cdr-sync"
 GOOD = b'{"code": 200, "count": 0, "cdr": []}'
 MALFORMED = b'{"code": 200, "count": 1, "cdr": [5]}'
 DOWN = b'{"code": 500, "msg": "Internal server error"}'

@@ -45,6 +45,7 @@ ROWS = {
     ],
     "sync_runs": [{**RUN, "outcome": "running"}, {**RUN, "outcome": "ok"}],
     "api_accounts": [{"account": "default", "canary_request_id": "answered-done"}],
+    "backfills": [{"label": "october", "selection": {"states": ["dead"]}, "selected": 1}],
 }
 
 

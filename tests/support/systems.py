@@ -17,13 +17,15 @@ from etl.db.engine import reading
 from etl.db.queue import enqueue_requests
 from etl.db.states import PENDING, RUNNING
 from etl.db.tables import cdr_requests
+from etl.piopiy.client import CdrApi, Credentials
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings
-from etl.sync.run import Job, run_sync
+from etl.sync.fetching import fetch
+from etl.sync.run import Run, run_sync
 from etl.sync.signals import Stop
 from etl.sync.summary import Limits
 
 a_moment = threading.Event().wait
-OUTCOMES = ("done", "empty", "put_off", "retried", "released", "dead", "lost_leases")
+OUTCOMES = ("done", "without_legs", "put_off", "retried", "released", "dead", "lost_leases")
 
 
 def numbered(scenario, count):
@@ -129,24 +131,41 @@ class System(Database):
         return Settings(**values)
 
     def sync(
-        self, settings=None, *, stop=None, seconds=30.0, make_asker=None, on_progress=lambda _: None, **limits
+        self,
+        settings=None,
+        *,
+        stop=None,
+        seconds=30.0,
+        make_fetcher=None,
+        on_progress=lambda _: None,
+        **limits,
     ):
-        """One run in this process, the job's own way of asking replaced where one is given."""
+        """One run in this process, with another way of fetching if one is given."""
         settings = self.settings() if settings is None else settings
         stop = Stop() if stop is None else stop
         arguments = {"limits": Limits(**limits), "stop": stop, "on_progress": on_progress}
         accounts = list(settings.accounts.values())
 
         def run():
-            if make_asker is None:
+            if make_fetcher is None:
                 return run_sync(self.engine, settings, accounts, **arguments)
-            return Job(self.engine, settings, make_asker=make_asker, **arguments).run(accounts)
+            return Run(self.engine, settings, make_fetcher=make_fetcher, **arguments).run(accounts)
 
         def leave():
             stop.request(15)
             stop.request(15)
 
         return guard(run, seconds=seconds, on_hang=leave)
+
+    def fetcher(self, account):
+        """Ask the simulator over HTTP, once per request, as a thread of a run does."""
+        api = CdrApi(self.simulator.url, timeout=5)
+        credentials = Credentials(account.app_id, account.secret)
+
+        def ask(request_id):
+            return api.fetch_answer(request_id, credentials)
+
+        return lambda request: fetch(request, ask, lambda once: once(), region="IN", secret=account.secret)
 
     def work_off(self, settings=None, *, but=(), seconds=30.0, **options):
         """Run as cron would, again and again, until nothing waits but what is named; the runs' summaries."""

@@ -1,4 +1,4 @@
-"""Which answers are valid, and what the others are: HTTP status, `code` in the body, and what `cdr` holds."""
+"""Which answers are valid, and which error every other one raises: by HTTP status, `code` and `cdr`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from etl.errors import (
 
 LEGS = [{"leg": "b", "to": 9100000000}, {"leg": "a", "to": 9200000000}]
 PAGE = b"<html><body><h1>404 Not Found</h1></body></html>"
+WITH_AND_WITHOUT_HTML = (b"\n" + PAGE, b"no page", b'{"code": 404, "msg": "<b>no</b>"}')
 
 CODES = [
     (202, NotReadyError, "not_ready"),
@@ -78,19 +79,19 @@ def error_of(status: int, sent: bytes, **keywords) -> RequestError:
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_success_is_known_by_its_code_in_every_form(form):
+def test_a_success_is_recognised_by_its_code_in_every_form(form):
     answer = read_answer(200, body(count=2, cdr=LEGS, **form(200)))
 
     assert answer == Answer(legs=tuple(LEGS), count=2)
 
 
-def test_one_leg_may_come_without_a_list():
+def test_a_single_leg_may_come_as_an_object_instead_of_a_list():
     answer = read_answer(200, body(count=1, cdr=LEGS[0], code=200))
 
     assert answer == Answer(legs=(LEGS[0],), count=1)
 
 
-def test_an_answer_may_have_no_leg():
+def test_an_answer_may_have_no_legs():
     assert read_answer(200, body(count=0, cdr=[], code=200)) == Answer(legs=(), count=0)
 
 
@@ -98,25 +99,25 @@ def test_an_answer_may_have_no_leg():
     ("count", "expected"),
     [({}, None), ({"count": None}, None), ({"count": 0}, 0), ({"count": "2"}, 2), ({"count": " 2 "}, 2)],
 )
-def test_the_count_may_be_missing_or_a_text(count, expected):
+def test_the_count_may_be_missing_or_a_string(count, expected):
     assert read_answer(200, body(cdr=LEGS, code=200, **count)).count == expected
 
 
 @pytest.mark.parametrize("count", [-1, True, "two", "-1", [2], {}, 10**18, "9" * 5000, 1.5])
-def test_a_count_that_counts_nothing_breaks_the_format(count):
+def test_a_count_that_is_not_a_number_of_legs_is_malformed(count):
     error = error_of(200, body(cdr=LEGS, code=200, count=count))
 
     assert type(error) is MalformedError
     assert "`count`" in str(error)
 
 
-def test_what_else_an_answer_says_does_not_matter():
+def test_other_fields_of_an_answer_are_ignored():
     answer = read_answer(200, body(cdr=LEGS, code=200, msg="ok", page={"next": None}, error=False))
 
     assert answer.legs == tuple(LEGS)
 
 
-def test_digits_reach_the_legs_as_they_were_sent():
+def test_numbers_keep_the_digits_that_were_sent():
     (leg,) = read_answer(200, b'{"code":200,"cdr":[{"rate":17507.49999999892,"balance":1135.10}]}').legs
 
     assert [str(leg["rate"]), str(leg["balance"])] == ["17507.49999999892", "1135.10"]
@@ -126,7 +127,7 @@ def test_digits_reach_the_legs_as_they_were_sent():
 
 
 @pytest.mark.parametrize(("code", "kind", "reason"), CODES)
-def test_an_http_status_says_what_failed_whatever_the_body_says(code, kind, reason):
+def test_an_http_error_status_decides_the_error_whatever_the_body_says(code, kind, reason):
     bodies = [b"", PAGE, b"{", body(code=code, msg="no"), body(code=200, cdr=LEGS, count=2), body(code=404)]
 
     for sent in bodies:
@@ -136,7 +137,7 @@ def test_an_http_status_says_what_failed_whatever_the_body_says(code, kind, reas
 
 @pytest.mark.parametrize(("code", "kind", "reason"), CODES)
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_code_in_the_body_of_http_200_says_what_failed(form, code, kind, reason):
+def test_a_code_in_the_body_of_http_200_decides_the_error(form, code, kind, reason):
     for message, cdr in itertools.product(MESSAGES, CDRS):
         sent = body(**form(code), **message, **cdr)
         error = error_of(200, sent)
@@ -146,7 +147,7 @@ def test_a_code_in_the_body_of_http_200_says_what_failed(form, code, kind, reaso
 @pytest.mark.parametrize("status", [200, 201, 206])
 @pytest.mark.parametrize("code", [404, "404"])
 @pytest.mark.parametrize("cdr", CDRS, ids=str)
-def test_a_404_inside_a_success_is_never_an_answer(status, code, cdr):
+def test_a_404_in_the_body_of_a_2xx_is_never_a_valid_answer(status, code, cdr):
     assert type(error_of(status, body(code=code, **cdr))) is NotFoundError
     assert type(error_of(status, body(cmi_code=code, **cdr))) is NotFoundError
 
@@ -154,35 +155,41 @@ def test_a_404_inside_a_success_is_never_an_answer(status, code, cdr):
 @pytest.mark.parametrize(
     "code", [0, -200, 20, 2000, 199, 999, 10**4000, "0", "9" * 5000, "0000002004", "1000000000000000200"]
 )
-def test_a_code_of_no_known_meaning_is_rejected(code):
+def test_an_unknown_code_is_rejected(code):
     assert type(error_of(200, body(code=code, cdr=LEGS))) is RejectedError
 
 
-def test_the_api_is_quoted_in_the_message():
+def test_the_error_message_quotes_the_api():
     assert "Authentication Failed" in str(error_of(200, body(code=407, msg="Authentication Failed")))
     assert "Missing parameter" in str(error_of(200, body(code=404, msg={"reason": "Missing parameter"})))
     assert "404 Not Found" in str(error_of(404, PAGE))
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 404, 405, 500, 503])
-def test_a_web_page_that_no_outage_explains_raises_the_question_of_the_url(status):
-    assert ("is CDR_SYNC_API_URL right?" in str(error_of(status, b"\n" + PAGE))) == (status < 500)
-    assert "CDR_SYNC_API_URL" not in str(error_of(status, b"no page"))
-    assert "CDR_SYNC_API_URL" not in str(error_of(status, body(code=404, msg="<b>no</b>")))
+def test_an_html_page_that_is_not_an_outage_asks_whether_the_url_is_right(status):
+    page, text, answer = (error_of(status, sent) for sent in WITH_AND_WITHOUT_HTML)
+
+    assert ("is CDR_SYNC_API_URL right?" in str(page)) == (status < 500)
+    assert "CDR_SYNC_API_URL" not in f"{text} {answer}"
 
 
-def test_a_message_stays_short_enough_to_read():
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 405, 429, 500, 503])
+def test_an_error_says_whether_the_body_was_a_web_page(status):
+    assert [error_of(status, sent).is_web_page for sent in WITH_AND_WITHOUT_HTML] == [True, False, False]
+
+
+def test_an_error_message_stays_short():
     for sent in (body(code=500, msg="x" * 100_000), b"x" * 100_000, body(code=500, msg=[["x"] * 99_999])):
         assert len(str(error_of(500, sent))) < 500
 
 
-def test_a_limit_carries_the_pause_that_was_asked_for():
+def test_a_rate_limit_error_carries_the_requested_pause():
     assert error_of(429, b"", retry_after=17.0).retry_after == 17.0
     assert error_of(200, body(code=429), retry_after=17.0).retry_after == 17.0
     assert error_of(429, b"").retry_after is None
 
 
-# --- No answers at all -------------------------------------------------------------------------------
+# --- Not an answer at all----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -220,7 +227,7 @@ def test_a_limit_carries_the_pause_that_was_asked_for():
     ],
     ids=lambda sent: repr(sent[:30]),
 )
-def test_what_is_no_answer_is_unreadable_and_worth_another_try(sent):
+def test_a_body_that_is_not_an_answer_is_unreadable_and_transient(sent):
     error = error_of(200, sent)
 
     assert (type(error), error.reason, error.http_status) == (UnreadableError, "malformed", 200)
@@ -228,7 +235,7 @@ def test_what_is_no_answer_is_unreadable_and_worth_another_try(sent):
 
 
 @pytest.mark.parametrize("cdr", [{}, {"cdr": None}, {"cdr": "none"}, {"cdr": 0}, {"cdr": True}, {"cdr": ""}])
-def test_success_without_a_list_of_legs_is_never_taken_for_no_legs(cdr):
+def test_a_success_without_a_list_of_legs_does_not_count_as_no_legs(cdr):
     error = error_of(200, body(code=200, count=0, **cdr))
 
     assert (type(error), error.reason) == (UnreadableError, "malformed")
@@ -236,14 +243,14 @@ def test_success_without_a_list_of_legs_is_never_taken_for_no_legs(cdr):
 
 
 @pytest.mark.parametrize("leg", [None, 5, 0.39, "b", True, [], ["b"]])
-def test_a_leg_that_is_no_object_breaks_the_format_and_is_named(leg):
+def test_a_leg_that_is_not_an_object_is_malformed_and_its_position_is_named(leg):
     error = error_of(200, body(code=200, cdr=[LEGS[0], leg]))
 
     assert (type(error), error.reason) == (MalformedError, "malformed")
     assert "cdr[1]" in str(error)
 
 
-def test_no_depth_of_nesting_is_anything_but_an_error_of_ours():
+def test_any_depth_of_nesting_raises_a_request_error():
     for depth in [*range(1, 700, 41), *range(700, 1300, 7)]:
         for sent in (f'{{"code":500,"msg":{nested(depth)}}}', nested(depth), f'{{"code":{nested(depth)}}}'):
             assert error_of(200, sent.encode()).reason in ("server_error", "malformed")
@@ -259,7 +266,7 @@ STATUSES = st.sampled_from([200, 201, 202, 204, 400, 401, 404, 418, 429, 500, 50
 
 
 @given(STATUSES, st.binary(max_size=30))
-def test_any_bytes_are_no_answer(status, sent):
+def test_random_bytes_raise_a_request_error(status, sent):
     assert error_of(status, sent).reason in ALL_REASONS
 
 
@@ -276,7 +283,7 @@ def test_any_bytes_are_no_answer(status, sent):
         },
     ),
 )
-def test_an_answer_is_either_a_success_in_all_places_or_an_error_of_ours(status, content):
+def test_any_json_is_either_a_success_in_all_its_fields_or_a_request_error(status, content):
     sent = json.dumps(content).encode()
     if status not in (200, 201) or "200" not in (
         str(content.get(name)).strip() for name in ("code", "cmi_code")
@@ -294,28 +301,32 @@ def test_an_answer_is_either_a_success_in_all_places_or_an_error_of_ours(status,
 
 # --- The tree of errors ------------------------------------------------------------------------------
 
-CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == "etl.errors"]
-GROUPS = (RequestError, TransientError, errors.RefusedError)  # never raised themselves, but for crashes
+CLASSES = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, Exception) and kind.__module__ == "etl.errors"
+]
+GROUPS = (RequestError, TransientError, errors.RefusedError)  # not raised themselves, except for crashes
 REQUEST_ERRORS = [kind for kind in CLASSES if issubclass(kind, RequestError) and kind not in GROUPS]
 ALL_REASONS = {kind.reason for kind in REQUEST_ERRORS}
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_error_is_drawn_in_the_tree(kind):
+def test_every_error_is_in_the_tree_of_the_docstring(kind):
     assert re.search(rf"^\W*{kind.__name__} ", errors.__doc__, re.MULTILINE)
 
 
 @pytest.mark.parametrize("kind", REQUEST_ERRORS)
-def test_the_tree_says_the_reason_of_every_failure_of_a_request(kind):
+def test_the_tree_names_the_reason_of_every_request_error(kind):
     assert re.search(rf"{kind.__name__} +{kind.reason} ", errors.__doc__)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CLASSES if issubclass(kind, errors.CdrSyncError)][1:])
-def test_the_tree_says_the_exit_code_of_every_failure_of_a_command(kind):
+@pytest.mark.parametrize("kind", errors.CdrSyncError.__subclasses__())
+def test_the_tree_names_the_exit_code_of_every_command_error(kind):
     assert re.search(rf"{kind.__name__} .* exit {kind.exit_code}\b", errors.__doc__)
 
 
-def test_the_documented_words_are_those_of_the_errors():
+def test_the_reasons_of_the_contract_exist():
     documented = (
         "timeout connection server_error rate_limited not_found not_ready malformed too_large redirected"
     )
@@ -324,10 +335,42 @@ def test_the_documented_words_are_those_of_the_errors():
 
 
 @pytest.mark.parametrize("kind", REQUEST_ERRORS)
-def test_the_drawn_branch_of_an_error_is_its_base_class(kind):
+def test_the_branch_of_an_error_in_the_tree_is_its_base_class(kind):
     lines = errors.__doc__.splitlines()
     position = next(n for n, line in enumerate(lines) if re.search(rf"\W{kind.__name__} ", line))
     depth = lines[position].index(kind.__name__)
     above = next(line for line in reversed(lines[:position]) if 0 <= re.search(r"\w", line).start() < depth)
 
     assert kind.__base__.__name__ in above
+
+
+# --- Exit codes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [
+        ([], 0),
+        ([0, 0], 0),
+        ([0, 65], 65),
+        ([65, 69, 77, 78], 78),
+        ([65, 69, 77], 77),
+        ([65, 69, 1], 69),
+        ([65, 1], 1),
+        ([0, 143, 65], 143),
+        ([0, 75], 75),
+    ],
+)
+def test_where_several_exit_codes_apply_the_gravest_is_reported(codes, code):
+    assert errors.gravest(codes) == errors.gravest(codes[::-1]) == code
+
+
+def test_a_failure_prints_its_reason_and_its_remedy_and_keeps_them_apart():
+    bare, full = errors.UsageError("No such file x"), errors.UsageError("No such file x", remedy="Create it")
+
+    assert (str(bare), bare.reason, bare.remedy) == ("No such file x", "No such file x", "")
+    assert (str(full), full.reason, full.remedy) == (
+        "No such file x. Create it",
+        "No such file x",
+        "Create it",
+    )

@@ -1,4 +1,4 @@
-"""Nine documented fields whose types drift: what is taken, to the digit, and what is malformed."""
+"""The nine documented fields, whose types vary: what is accepted, to the digit, and what is malformed."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_answer_without_legs_has_none():
     assert parse_text() == ()
 
 
-def test_all_nine_fields_may_come_as_text_with_spaces():
+def test_all_nine_fields_may_come_as_strings_with_spaces():
     as_text = {name: value if value.startswith('"') else f'"{value}"' for name, value in SENT.items()}
     with_spaces = {name: f'"  {value[1:-1]} "' for name, value in as_text.items()}
     expected = parse()
@@ -119,7 +119,7 @@ def test_all_nine_fields_may_come_as_text_with_spaces():
         ("9" * 64, "9" * 64),
     ],
 )
-def test_a_telephone_number_is_kept_as_it_was_sent_and_trimmed(sent, kept):
+def test_a_phone_number_is_kept_as_sent_but_trimmed(sent, kept):
     leg = parse(from_=sent, to=sent)
 
     assert (leg.from_number, leg.to_number) == (kept, kept)
@@ -146,13 +146,13 @@ def test_a_telephone_number_is_kept_as_it_was_sent_and_trimmed(sent, kept):
         ("null", None, None),
     ],
 )
-def test_a_number_without_a_country_code_is_one_of_the_default_region(sent, e164, country):
+def test_a_number_without_a_country_code_belongs_to_the_default_region(sent, e164, country):
     leg = parse(from_=sent, to=sent)
 
     assert (leg.from_e164, leg.to_e164, leg.to_country) == (e164, e164, country)
 
 
-def test_the_default_region_can_be_another():
+def test_the_default_region_can_be_changed():
     (leg,) = parse_text(written(to='"02079460000"'), region="GB")
 
     assert (leg.to_e164, leg.to_country) == ("+442079460000", "GB")
@@ -162,7 +162,7 @@ def test_the_default_region_can_be_another():
 @pytest.mark.parametrize(
     "sent", ["true", "false", "[]", "{}", "1.5", "NaN", "Infinity", "9" * 65, '"' + "9" * 65 + '"']
 )
-def test_what_is_no_telephone_number_is_malformed(field, sent):
+def test_an_invalid_phone_number_field_is_malformed(field, sent):
     assert f"cdr[0].{field.rstrip('_')}`" in problem_of(**{field: sent})
 
 
@@ -193,7 +193,7 @@ def test_what_is_no_telephone_number_is_malformed(field, sent):
         ("0.000000000000000001", "0.000000000000000001"),
     ],
 )
-def test_money_is_exactly_what_the_text_of_the_answer_says(field, sent, exact):
+def test_money_has_exactly_the_digits_that_were_sent(field, sent, exact):
     value = getattr(parse(**{field: sent}), field)
 
     assert isinstance(value, Decimal)
@@ -210,7 +210,7 @@ def test_of_25_decimals_money_keeps_18(field, quote):
 
 @pytest.mark.parametrize("field", ["rate", "balance"])
 @pytest.mark.parametrize("sent", ["null", NOT_SENT])
-def test_money_that_was_not_sent_is_unknown_and_never_0(field, sent):
+def test_missing_money_is_none_and_never_0(field, sent):
     assert getattr(parse(**{field: sent}), field) is None
 
 
@@ -248,12 +248,12 @@ def test_money_that_was_not_sent_is_unknown_and_never_0(field, sent):
         '"-1e9999999"',
     ],
 )
-def test_what_is_no_money_is_malformed(field, sent):
+def test_an_invalid_amount_of_money_is_malformed(field, sent):
     assert f"cdr[0].{field}`" in problem_of(**{field: sent})
 
 
 @pytest.mark.parametrize("sent", ["0e-9999999", "1e-9999999", '"1e-9999999"', "0e9999999", '"0e9999999"'])
-def test_an_amount_of_nothing_stays_small_however_it_is_written(sent):
+def test_a_zero_amount_stays_small_however_it_is_written(sent):
     value = parse(rate=sent).rate
 
     assert value == 0
@@ -264,7 +264,7 @@ def test_an_amount_of_nothing_stays_small_however_it_is_written(sent):
     st.decimals(min_value="-1e20", max_value="1e20", places=18).filter(lambda value: abs(value) < 10**20)
     | st.decimals(min_value=-(10**6), max_value=10**6, places=6)
 )
-def test_every_amount_survives_as_number_and_as_text(amount):
+def test_every_amount_is_read_exactly_from_a_number_and_from_a_string(amount):
     legs = parse_text(
         written(rate=f"{amount:f}", balance=f'"{amount:f}"'), written(rate=str(amount), balance=f'"{amount}"')
     )
@@ -290,7 +290,7 @@ def test_every_amount_survives_as_number_and_as_text(amount):
         (NOT_SENT, None),
     ],
 )
-def test_a_duration_is_whole_seconds(sent, seconds):
+def test_a_duration_is_rounded_to_whole_seconds(sent, seconds):
     assert parse(duration=sent).duration_seconds == seconds
 
 
@@ -312,7 +312,7 @@ def test_a_duration_is_whole_seconds(sent, seconds):
         "{}",
     ],
 )
-def test_what_is_no_duration_is_malformed(sent):
+def test_an_invalid_duration_is_malformed(sent):
     assert "cdr[0].duration`" in problem_of(duration=sent)
 
 
@@ -364,7 +364,7 @@ def test_a_time_is_epoch_milliseconds_or_seconds(sent, iso):
         "{}",
     ],
 )
-def test_what_is_no_instant_of_a_call_is_malformed(sent):
+def test_an_invalid_call_time_is_malformed(sent):
     assert "cdr[0].time`" in problem_of(time=sent)
 
 
@@ -395,28 +395,28 @@ def test_every_millisecond_is_read_exactly(naive):
         ('"' + "x" * 32 + '"', "x" * 32),
     ],
 )
-def test_direction_and_status_are_open_lists(field, sent, word):
+def test_direction_and_status_accept_any_word(field, sent, word):
     assert getattr(parse(**{field: sent}), field) == word
 
 
 @pytest.mark.parametrize("field", ["leg", "direction", "status", "from_", "to"])
 @pytest.mark.parametrize("sent", [r'"a\u0000b"', r'"\ud83d"', r'"x\udc00"', '"' + "x" * 300 + '"'])
-def test_a_text_that_a_database_would_refuse_is_malformed(field, sent):
+def test_a_string_that_a_database_would_reject_is_malformed(field, sent):
     assert f"cdr[0].{field.rstrip('_')}`" in problem_of(**{field: sent})
 
 
 @pytest.mark.parametrize("field", ["leg", "direction", "status"])
 @pytest.mark.parametrize("sent", ["5", "0.5", "true", "NaN", "[]", "{}", '["a"]'])
-def test_what_is_no_word_is_malformed(field, sent):
+def test_a_direction_or_status_that_is_not_a_string_is_malformed(field, sent):
     assert f"cdr[0].{field}`" in problem_of(**{field: sent})
 
 
 @pytest.mark.parametrize("sent", [NOT_SENT, "null", '""', '"  "'])
-def test_a_leg_without_its_letter_is_malformed(sent):
+def test_a_leg_without_a_leg_letter_is_malformed(sent):
     assert "cdr[0].leg`" in problem_of(leg=sent)
 
 
-def test_the_malformed_leg_is_named_by_its_position():
+def test_a_malformed_leg_is_named_by_its_position():
     with pytest.raises(MalformedError, match=r"`cdr\[2\]\.rate` .*'free'"):
         parse_text(written(), written(), written(rate='"free"'), written(time="0"))
 
@@ -424,7 +424,7 @@ def test_the_malformed_leg_is_named_by_its_position():
 # --- Unknown fields ----------------------------------------------------------------------------------
 
 
-def test_fields_that_the_documentation_does_not_know_are_kept():
+def test_undocumented_fields_are_kept():
     leg = parse(agent='"209_1111113"', tags='["a",{"b":null,"c":true}]', queue="null", wait="2.5")
 
     assert leg.extra == {
@@ -449,7 +449,7 @@ def test_fields_that_the_documentation_does_not_know_are_kept():
         "0.30000000000000000001",
     ],
 )
-def test_no_digit_of_an_unknown_field_is_lost(digits):
+def test_undocumented_numbers_keep_all_their_digits(digits):
     kept = parse(fee=digits, inner=f'{{"fees":[{digits}]}}').extra
     read_again = json.loads(json.dumps(kept))
 
@@ -461,18 +461,18 @@ def test_no_digit_of_an_unknown_field_is_lost(digits):
     "sent",
     [r'"a\u0000b"', r'"\ud83d"', r'["\u0000"]', r'{"\u0000":1}', r'{"x":{"\ud83d":1}}'],
 )
-def test_an_unknown_field_that_a_database_would_refuse_is_malformed(sent):
+def test_an_undocumented_field_that_a_database_would_reject_is_malformed(sent):
     assert "cdr[0].note`" in problem_of(note=sent)
 
 
 @pytest.mark.parametrize("name", ["a\x00b", "\ud83d", "x" * 256])
-def test_the_name_of_an_unknown_field_has_to_be_storable_too(name):
+def test_the_name_of_an_undocumented_field_must_be_storable_too(name):
     with pytest.raises(MalformedError, match=r"`cdr\[0\]\."):
         parse_text(written(**{name: "1"}))
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"x":', "}")])
-def test_an_unknown_field_of_any_depth_parses_or_is_no_answer(opening, closing):
+def test_an_undocumented_field_of_any_depth_parses_or_raises_a_request_error(opening, closing):
     for depth in [*range(10, 400, 40), *range(400, 1100, 10)]:
         text = written(note=opening * depth + "1" + closing * depth)
         with contextlib.suppress(MalformedError, UnreadableError):
@@ -544,7 +544,7 @@ def check_any_leg(text: str) -> None:
 
 @given(ANY_LEG)
 @example(SENT | {"leg": '"' + "\\u0130" * 16 + '"'})  # a letter that is longer in lower case
-def test_a_leg_of_any_values_parses_into_what_can_be_stored_or_is_malformed(fields):
+def test_a_leg_of_any_values_parses_into_storable_values_or_is_malformed(fields):
     check_any_leg("{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in fields.items()) + "}")
 
 
@@ -555,6 +555,6 @@ def test_an_odd_value_in_any_field_parses_or_is_malformed(field, value):
 
 
 @given(JSON)
-def test_any_document_in_place_of_a_leg_is_malformed(document):
+def test_any_other_document_in_place_of_a_leg_is_malformed(document):
     with pytest.raises(MalformedError, match=r"cdr\[0\]"):
         parse_text(json.dumps(document))

@@ -224,7 +224,7 @@ def test_it_says_what_is_missing():
     told = coverage(counts, missing=1, dead=2)
 
     assert told.accounts["default"] == {
-        "asked": 10, "done": 2, "empty": 2, "dead": 2, "cancelled": 2, "waiting": 2,
+        "asked": 10, "done": 2, "without_legs": 2, "dead": 2, "cancelled": 2, "waiting": 2,
     }  # fmt: skip
     first, *others = told.sentences()
     assert first.startswith("No request waits")

@@ -1,4 +1,4 @@
-"""Retries are a list of sleeps: which errors lead to them, how long they are, and what ends them."""
+"""Retries: which errors lead to another try, how long the pauses are, and what ends them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from etl.retrying import Patience, retry_transaction
 
 
 class Clock:
-    """A clock that only sleeping moves, and that notes the sleeps."""
+    """A clock that moves only by sleeping, and records the sleeps."""
 
     def __init__(self):
         self.now = 1000.0
@@ -35,7 +35,7 @@ class Clock:
 
 
 class Scripted:
-    """A function that does what the script says, one step a call: raise an error, or return a value."""
+    """A function that follows a script, one step per call: raise an error, or return a value."""
 
     def __init__(self, *steps):
         self.steps = list(steps)
@@ -75,7 +75,7 @@ def patience(clock, stop):
     return make
 
 
-def test_what_succeeds_is_called_once_and_waits_for_nothing(patience, clock):
+def test_a_call_that_succeeds_is_made_once_without_a_pause(patience, clock):
     function = Scripted("answer")
 
     assert patience().call(function) == "answer"
@@ -83,7 +83,7 @@ def test_what_succeeds_is_called_once_and_waits_for_nothing(patience, clock):
     assert clock.sleeps == []
 
 
-def test_arguments_are_handed_on(patience):
+def test_arguments_are_passed_to_the_function(patience):
     assert patience().call(lambda a, *, b: (a, b), 1, b=2) == (1, 2)
 
 
@@ -91,7 +91,7 @@ def test_arguments_are_handed_on(patience):
     "error",
     [CallTimeoutError("slow"), CallConnectionError("refused"), ServerError("500"), RateLimitedError("429")],
 )
-def test_transient_errors_are_tried_again(patience, error):
+def test_transient_errors_are_retried(patience, error):
     function = Scripted(error, error, "answer")
 
     assert patience().call(function) == "answer"
@@ -103,7 +103,7 @@ def test_transient_errors_are_tried_again(patience, error):
     [NotFoundError("404"), TooLargeError("big"), ValueError("a bug"), SystemExit(1), KeyboardInterrupt()],
     ids=lambda error: type(error).__name__,
 )
-def test_nothing_else_is_tried_again(patience, clock, error):
+def test_other_errors_are_not_retried(patience, clock, error):
     function = Scripted(error)
 
     with pytest.raises(type(error)) as caught:
@@ -121,7 +121,7 @@ def test_pauses_double_up_to_ten_seconds(patience, clock):
     assert clock.sleeps == [0.5, 1, 2, 4, 8, 10, 10]
 
 
-def test_the_jitter_survives_the_longest_pause(patience, clock):
+def test_pauses_stay_random_at_the_cap(patience, clock):
     numbers = [1.0, 1.0, 1.0, 1.0, 1.0, 0.9, 0.1, 0.5, 1.0]
     with pytest.raises(ServerError):
         patience(tries=9, rand=drawn(numbers)).call(Scripted(ServerError("500")))
@@ -129,19 +129,19 @@ def test_the_jitter_survives_the_longest_pause(patience, clock):
     assert clock.sleeps[5:] == [9, 1, 5]
 
 
-def test_the_pause_that_the_api_asked_for_comes_first_and_the_jitter_on_top(patience, clock):
+def test_a_short_retry_after_is_added_to_the_random_pause(patience, clock):
     patience().call(Scripted(RateLimitedError("429", retry_after=3.0), "answer"))
 
     assert clock.sleeps == [3.25]
 
 
-def test_the_longest_short_pause_is_still_waited_for(patience, clock):
+def test_the_longest_short_retry_after_is_waited_out(patience, clock):
     patience().call(Scripted(RateLimitedError("429", retry_after=SHORT_PAUSE), "answer"))
 
     assert clock.sleeps == [SHORT_PAUSE + 0.25]
 
 
-def test_a_longer_pause_is_left_to_the_queue(patience, clock):
+def test_a_long_retry_after_ends_the_tries(patience, clock):
     function = Scripted(RateLimitedError("429", retry_after=SHORT_PAUSE + 0.1), "answer")
 
     with pytest.raises(RateLimitedError):
@@ -151,7 +151,7 @@ def test_a_longer_pause_is_left_to_the_queue(patience, clock):
     assert clock.sleeps == []
 
 
-def test_the_last_error_is_raised_as_it_was(patience):
+def test_the_last_error_is_raised_unchanged(patience):
     errors = [ServerError("first"), CallTimeoutError("second"), ServerError("third")]
     function = Scripted(*errors)
 
@@ -162,7 +162,7 @@ def test_the_last_error_is_raised_as_it_was(patience):
     assert function.calls == 3
 
 
-def test_one_try_means_one_try(patience, clock):
+def test_with_one_try_nothing_is_retried(patience, clock):
     function = Scripted(ServerError("500"))
 
     with pytest.raises(ServerError):
@@ -176,7 +176,7 @@ def test_no_try_begins_after_the_budget(patience, clock):
     with pytest.raises(ServerError):
         patience(budget=3.6, rand=lambda: 1.0).call(Scripted(ServerError("500")))
 
-    assert clock.sleeps == [0.5, 1, 2]  # four more seconds would be too many
+    assert clock.sleeps == [0.5, 1, 2]  # 4 more seconds would exceed the budget
 
 
 def test_the_time_of_the_tries_counts_towards_the_budget(patience, clock):
@@ -190,7 +190,7 @@ def test_the_time_of_the_tries_counts_towards_the_budget(patience, clock):
     assert clock.sleeps == [0.25]
 
 
-def test_each_call_has_a_budget_of_its_own(patience, clock):
+def test_each_call_has_its_own_budget(patience, clock):
     both = patience(budget=0.6, rand=lambda: 1.0)
     for _ in range(2):
         clock.now += 100.0
@@ -199,7 +199,7 @@ def test_each_call_has_a_budget_of_its_own(patience, clock):
     assert clock.sleeps == [0.5, 0.5]
 
 
-def test_after_a_stop_there_is_no_pause(patience, clock, stop):
+def test_a_stop_during_a_try_ends_the_tries_without_a_pause(patience, clock, stop):
     def fail():
         stop.set()
         raise ServerError("500")
@@ -210,7 +210,7 @@ def test_after_a_stop_there_is_no_pause(patience, clock, stop):
     assert clock.sleeps == []
 
 
-def test_a_stop_during_the_pause_ends_it_without_another_try(patience, stop):
+def test_a_stop_during_a_pause_prevents_another_try(patience, stop):
     error = ServerError("500")
     function = Scripted(error)
 
@@ -221,7 +221,7 @@ def test_a_stop_during_the_pause_ends_it_without_another_try(patience, stop):
     assert function.calls == 1
 
 
-def test_a_stop_wakes_a_thread_that_waits(stop):
+def test_a_stop_wakes_a_thread_from_its_pause(stop):
     patience = Patience(3, 1e9, stop=stop, rand=lambda: 1e6)
     waits = threading.Event()
     raised: list[BaseException] = []
@@ -246,7 +246,7 @@ def test_a_stop_wakes_a_thread_that_waits(stop):
     assert len(raised) == 1
 
 
-def test_threads_that_share_it_do_not_share_their_tries(stop):
+def test_threads_that_share_one_object_count_their_tries_separately(stop):
     patience = Patience(4, 600.0, stop=stop, sleep=lambda _seconds: None)
     barrier = threading.Barrier(6)
     functions = [Scripted(ServerError("500")) for _ in range(6)]
@@ -274,7 +274,7 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, ConflictError)
 
 
-def test_a_transaction_is_done_again_after_a_conflict(clock):
+def test_a_transaction_is_retried_after_a_conflict(clock):
     work = Scripted(ConflictError(), ConflictError(), "stored")
 
     assert retry_transaction(work, is_transient=is_conflict, sleep=clock.sleep, rand=half) == "stored"
@@ -282,7 +282,7 @@ def test_a_transaction_is_done_again_after_a_conflict(clock):
     assert clock.sleeps == [0.025, 0.05]
 
 
-def test_a_transaction_has_eight_tries_and_about_five_seconds_of_pauses(clock):
+def test_a_transaction_has_eight_tries_within_about_five_seconds(clock):
     work = Scripted(ConflictError())
 
     with pytest.raises(ConflictError):
@@ -293,7 +293,7 @@ def test_a_transaction_has_eight_tries_and_about_five_seconds_of_pauses(clock):
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
-def test_a_transaction_that_failed_otherwise_is_not_done_again(clock, error):
+def test_a_transaction_that_failed_for_another_reason_is_not_retried(clock, error):
     work = Scripted(error)
 
     with pytest.raises(type(error)):

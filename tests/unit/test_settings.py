@@ -1,4 +1,4 @@
-"""The configuration: option, environment, TOML file, default; all that is wrong at once; no secret shown."""
+"""The settings: option, environment, TOML file, default; all mistakes in one error; no secret shown."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def load(toml):
 
 @pytest.fixture
 def problems(load):
-    """What is wrong, one line a problem."""
+    """What is wrong, one line per problem."""
 
     def problems(*lines: str, environment=None, **options) -> list[str]:
         with pytest.raises(SettingsError) as caught:
@@ -64,7 +64,7 @@ def problems(load):
 
 # --- Precedence --------------------------------------------------------------------------------------
 
-# A setting: as an option and what it is read as, likewise in the environment and in TOML; and the default.
+# A setting: its value as an option and the parsed value, the same for environment and TOML, and its default.
 PLACES = [
     ("api_url", "http://o/x", "http://o/x", "http://e/x", "http://e/x", '"http://t/x"', "http://t/x", VENDOR),
     ("workers", 2, 2, "3", 3, "4", 4, 8),
@@ -108,18 +108,18 @@ def test_an_option_beats_the_environment_beats_the_file_beats_the_default(load, 
         assert getattr(load(), name) == default
 
 
-def test_every_setting_has_its_precedence_tested():
+def test_the_precedence_of_every_setting_is_tested():
     tested = {place[0] for place in PLACES}
 
     assert set(Settings.__struct_fields__) - tested == {"accounts", "proxy"}
 
 
-def test_an_empty_variable_is_as_good_as_none(load):
+def test_an_empty_variable_is_ignored(load):
     assert load("workers = 4", environment={"CDR_SYNC_WORKERS": ""}).workers == 4
 
 
 @pytest.mark.parametrize("name", ["database_url", "ping_url"])
-def test_an_address_with_a_password_can_come_from_a_file(load, tmp_path, name):
+def test_a_url_with_a_password_can_come_from_a_file(load, tmp_path, name):
     held = tmp_path / "held"
     held.write_text("https://from-the-file/\n")
     environment = {f"CDR_SYNC_{name.upper()}_FILE": str(held)}
@@ -225,8 +225,8 @@ JUNK = [
 
 
 @pytest.mark.parametrize("text", [*JUNK, True, False, -1, float("nan"), float("inf"), "9" * 30])
-def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(ValueError, match="is no duration: write 30s, 15m, 72h, 7d, or seconds"):
+def test_an_invalid_duration_is_rejected(text):
+    with pytest.raises(ValueError, match=r"is not a valid duration\. Use 30s, 15m, 72h, 7d, or seconds"):
         parse_duration(text)
 
 
@@ -235,7 +235,7 @@ def test_a_wrong_duration_is_named_with_its_place(problems, junk):
     (problem,) = problems(f"settle = {junk}")
 
     assert "cdr-sync.toml: settle" in problem
-    assert "is no duration" in problem
+    assert "is not a valid duration" in problem
 
 
 # --- Everything that is wrong, at once ---------------------------------------------------------------
@@ -324,41 +324,41 @@ def test_a_wrong_value_is_named_with_its_place(problems, setting, wrong):
         ("proxy = []", "an http:// or https:// URL"),
     ],
 )
-def test_what_a_setting_takes_is_told_in_our_words(problems, line, wanted):
+def test_a_wrong_value_is_reported_with_the_values_that_are_accepted(problems, line, wanted):
     (problem,) = problems(line)
 
     assert problem.endswith(f"cdr-sync.toml: {line.partition(' ')[0]} must be {wanted}")
 
 
-def test_an_unknown_setting_is_named_with_the_one_that_is_spelled_alike(problems):
+def test_an_unknown_setting_is_reported_with_a_similar_one(problems):
     lines = problems("wrokers = 4", "zzz = 5", "[account.sales]", "app_id = 1", "[accounts.x]", "appid = 1")
     told = [line.partition("there is no setting ")[2] for line in lines]
 
-    assert {"'wrokers': did you mean workers?", "'zzz'", "'account': did you mean accounts?"} < set(told)
-    assert "'appid': did you mean app_id?" in told
+    assert {"'wrokers'. Did you mean workers?", "'zzz'", "'account'. Did you mean accounts?"} < set(told)
+    assert "'appid'. Did you mean app_id?" in told
 
 
-def test_variables_that_are_no_settings_are_named_with_those_spelled_alike():
+def test_an_unknown_variable_is_reported_with_a_similar_one():
     accounts = [Account("sales", 1, "s", secret_env="CDR_SYNC_SALES_SECRET")]
     right = {f"CDR_SYNC_{name.upper()}": "1" for name in (*SETTING_NAMES, "config", "ping_url_file")}
     wrong = {"CDR_SYNC_WORKER": "", "CDR_SYNC_DATABASE_FILE": "x", "CDR_SYNC_ZZZ": "x"}
 
     assert unknown_variables(accounts, {**right, "CDR_SYNC_SALES_SECRET": "s", "HOME": "/"}) == []
     assert unknown_variables([], {**right, **wrong}) == [
-        "there is no setting CDR_SYNC_DATABASE_FILE: did you mean CDR_SYNC_DATABASE_URL_FILE?",
-        "there is no setting CDR_SYNC_WORKER: did you mean CDR_SYNC_WORKERS?",
+        "there is no setting CDR_SYNC_DATABASE_FILE. Did you mean CDR_SYNC_DATABASE_URL_FILE?",
+        "there is no setting CDR_SYNC_WORKER. Did you mean CDR_SYNC_WORKERS?",
         "there is no setting CDR_SYNC_ZZZ",
     ]
 
 
 @pytest.mark.parametrize("broken", ["workers = ", "[accounts", "workers = 1\nworkers = 2", "\x00"])
-def test_a_file_that_is_no_toml_is_named(problems, broken):
+def test_a_file_that_is_not_valid_toml_is_named(problems, broken):
     (problem,) = problems(broken)
 
-    assert "cdr-sync.toml: is not TOML" in problem
+    assert "cdr-sync.toml: is not valid TOML" in problem
 
 
-def test_a_file_that_was_named_has_to_be_there(tmp_path):
+def test_a_named_file_must_exist(tmp_path):
     for options, environment in (
         ({"config": str(tmp_path / "none.toml")}, {}),
         ({}, {"CDR_SYNC_CONFIG": str(tmp_path / "none.toml")}),
@@ -372,7 +372,7 @@ def test_a_file_that_was_named_has_to_be_there(tmp_path):
     ("lease", "timeout", "is_enough"),
     [("59s", "30s", False), ("60s", "30s", True), ("5m", "200s", False), ("5m", "150s", True)],
 )
-def test_a_lease_outlasts_two_calls(load, problems, lease, timeout, is_enough):
+def test_a_lease_must_be_twice_as_long_as_a_call(load, problems, lease, timeout, is_enough):
     lines = (f'lease = "{lease}"', f'request_timeout = "{timeout}"')
 
     if is_enough:
@@ -424,7 +424,7 @@ def test_the_variable_beats_the_file_that_another_variable_names(load, secret_fi
     assert load(environment=environment).accounts["default"].secret == "x"
 
 
-def test_more_accounts_stand_in_tables(load, secret_file):
+def test_more_accounts_come_from_tables(load, secret_file):
     settings = load(
         "[accounts.sales]",
         "app_id = 1",
@@ -455,7 +455,7 @@ def test_more_accounts_stand_in_tables(load, secret_file):
         ({"PIOPIY_APP_ID": "1", "PIOPIY_SECRET_FILE": "~nobody-here/x"}, "~nobody-here/x cannot be read"),
     ],
 )
-def test_half_an_account_is_wrong(problems, environment, told):
+def test_an_incomplete_account_is_an_error(problems, environment, told):
     (problem,) = problems(environment=environment)
 
     assert "account 'default'" in problem
@@ -473,7 +473,7 @@ def test_half_an_account_is_wrong(problems, environment, told):
         (["app_id = 1", 'secret_env = "SET"', "appid = 1"], "appid"),
     ],
 )
-def test_a_wrong_table_of_an_account_is_named(problems, lines, told):
+def test_a_wrong_account_table_is_named(problems, lines, told):
     (problem,) = problems("[accounts.sales]", *lines, environment={"SET": SECRET})
 
     assert "account 'sales'" in problem
@@ -495,11 +495,11 @@ def test_every_unknown_setting_of_an_account_is_named(problems):
 
 
 @pytest.mark.parametrize("line", ["accounts = 5", "accounts = []", "accounts.sales = 5"])
-def test_accounts_are_tables(problems, line):
+def test_accounts_must_be_tables(problems, line):
     assert problems(line)
 
 
-def test_an_empty_or_unreadable_secret_file_is_wrong(problems, tmp_path):
+def test_an_empty_or_unreadable_secret_file_is_an_error(problems, tmp_path):
     (tmp_path / "empty").write_text(" \n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name, told in (("empty", "is empty"), ("binary", "cannot be read"), ("", "cannot be read")):
@@ -508,10 +508,10 @@ def test_an_empty_or_unreadable_secret_file_is_wrong(problems, tmp_path):
         assert told in problem
 
 
-def test_a_secret_never_stands_in_the_file_or_in_a_message(problems):
+def test_a_secret_in_the_toml_file_is_rejected_and_not_quoted(problems):
     told = problems("[accounts.sales]", "app_id = 1", f'secret = "{SECRET}"')
 
-    assert "a secret does not belong here" in " ".join(told)
+    assert "a secret must not be in this file" in " ".join(told)
     assert SECRET not in " ".join(told)
 
 
@@ -531,7 +531,7 @@ def test_no_message_repeats_a_secret_or_a_password(problems, secret_file):
     assert len(lines) == 5
 
 
-def test_nothing_shows_a_secret(load):
+def test_no_repr_shows_a_secret(load):
     settings = load(
         environment={
             "PIOPIY_APP_ID": "1",
@@ -546,7 +546,7 @@ def test_nothing_shows_a_secret(load):
     assert SECRET not in " ".join(f"{each!r} {each!s}" for each in shown)
 
 
-def test_a_secret_is_no_option(load):
+def test_a_secret_cannot_be_an_option(load):
     options = {"secret": SECRET, "piopiy_secret": SECRET, "accounts": {"default": SECRET}}
 
     assert load(**options).accounts == {}

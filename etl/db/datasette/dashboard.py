@@ -27,7 +27,7 @@ _DAY = {
 }
 _STATES = {
     "done": "#4c9f70",
-    "empty": "#b8c4bb",
+    "without_legs": "#b8c4bb",
     "cancelled": "#8d99ae",
     "waiting": "#f2b134",
     "dead": "#c8553d",
@@ -65,7 +65,7 @@ def dashboard(database: str) -> dict[str, Any]:
 
 
 def _metrics() -> dict[str, Chart]:
-    complete = "COALESCE(round(100.0 * SUM(done + empty + cancelled) / SUM(asked), 1), 100)"
+    complete = "COALESCE(round(100.0 * SUM(done + without_legs + cancelled) / SUM(asked), 1), 100)"
     return {
         "complete": _metric("Requests that are settled", f"{complete} AS figure {_REQUESTS}", suffix=" %"),
         "waiting": _metric("Requests still waited for", f"COALESCE(SUM(waiting), 0) AS figure {_REQUESTS}"),

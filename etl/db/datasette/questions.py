@@ -171,8 +171,8 @@ ORDER BY account, call_time, leg, to_number, occurrence""",
         "No row means that all is there.",
         _ACCOUNT,
         f"""
-SELECT day, account, asked, done, empty, waiting, dead, cancelled, legs,
-    round(100.0 * (done + empty + cancelled) / asked, 2) AS complete_percent
+SELECT day, account, asked, done, without_legs, waiting, dead, cancelled, legs,
+    round(100.0 * (done + without_legs + cancelled) / asked, 2) AS complete_percent
 FROM sync_coverage
 WHERE waiting + dead > 0 AND {_OF_ACCOUNT}
 ORDER BY day DESC, account""",
@@ -201,7 +201,7 @@ ORDER BY hour, account""",
         "What is odd about single requests and legs, each with the check that found it.",
         {"check_name": "such as count_mismatch; empty for all", **_ACCOUNT},
         f"""
-SELECT check_name, account, request_id, leg, detail
+SELECT check_name, account, request_id, leg, number, detail
 FROM data_quality
 WHERE (:check_name = '' OR check_name = :check_name) AND {_OF_ACCOUNT}
 ORDER BY check_name, account, request_id, leg""",

@@ -1,4 +1,4 @@
-"""Log lines: JSON for machines, no secret in any of them, and nothing imported before the first."""
+"""Log lines: JSON for machines, no secrets, and no import of structlog before the first line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_line_is_one_json_object_with_level_time_and_fields(lines):
     assert written_at.utcoffset() == timedelta(0)
 
 
-def test_away_from_a_terminal_auto_is_json(lines):
+def test_auto_means_json_when_not_on_a_terminal(lines):
     Log().error("two\nlines")
 
     assert [line["event"] for line in lines()] == ["two\nlines"]
@@ -52,7 +52,7 @@ def test_the_console_style_is_for_people(capsys):
     assert "\x1b" not in written
 
 
-def test_infos_are_written_only_where_they_are_wanted(lines):
+def test_info_lines_are_written_only_if_verbose(lines):
     for is_verbose, expected in ((False, ["warning", "error"]), (True, ["info", "warning", "error"])):
         log = Log(style="json", is_verbose=is_verbose)
         log.info("i")
@@ -61,7 +61,7 @@ def test_infos_are_written_only_where_they_are_wanted(lines):
         assert [line["level"] for line in lines()] == expected
 
 
-def test_every_later_line_carries_what_was_bound(lines):
+def test_every_later_line_carries_the_bound_fields(lines):
     log = Log(style="json")
     log.warning("before")
     log.bind(run=7)
@@ -73,7 +73,7 @@ def test_every_later_line_carries_what_was_bound(lines):
     assert (after["run"], after["account"], after["calls"]) == (7, "default", 1)
 
 
-def test_a_field_of_a_line_goes_before_what_was_bound(lines):
+def test_a_field_of_a_line_overrides_a_bound_one(lines):
     log = Log(style="json")
     log.bind(account="default")
     log.warning("another", account="sales")
@@ -92,7 +92,7 @@ def test_two_logs_share_nothing(lines):
     assert (second["run"], second["event"]) == (7, "default")
 
 
-def test_text_that_is_not_ascii_stays_readable(capsys):
+def test_non_ascii_text_stays_readable(capsys):
     Log(style="json").warning("कॉल → done")
 
     assert "कॉल → done" in capsys.readouterr().err
@@ -133,7 +133,7 @@ def test_a_secret_in_the_message_or_bound_is_hidden(capsys):
     assert written.count("[secret]") == 3
 
 
-def test_a_secret_that_another_begins_with_leaves_nothing_of_the_longer(capsys):
+def test_a_secret_that_begins_with_another_is_hidden_completely(capsys):
     Log(style="json", redaction=Redaction("abc-1", "abc-123456")).error("sent abc-123456 and abc-1")
     written = capsys.readouterr().err
 
@@ -147,13 +147,13 @@ def test_a_secret_with_quotes_is_hidden_too(capsys):
     assert json.loads(capsys.readouterr().err)["event"] == "sent [secret]"
 
 
-def test_no_secret_hides_nothing(lines):
+def test_an_empty_secret_hides_nothing(lines):
     Log(style="json", redaction=Redaction("", "")).error("all of it")
 
     assert lines()[0]["event"] == "all of it"
 
 
-def test_the_log_library_is_loaded_with_the_first_line_that_is_written():
+def test_structlog_is_imported_with_the_first_line_that_is_written():
     code = (
         "import sys; from etl.redaction import Redaction; from etl.log import Log;"
         "log = Log(redaction=Redaction('x')); log.bind(run=1);"

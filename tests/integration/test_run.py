@@ -25,14 +25,18 @@ from etl.db.tables import (
     sync_runs,
 )
 from etl.errors import SettingsError
-from etl.piopiy.client import CdrApi, Credentials
 from etl.settings import Account
 from etl.simulator import SCENARIOS, make_request_id
 from etl.simulator.scenarios import BROKEN, CHANGING, FLAKY, VALID
-from etl.sync.fetching import Asked, ask
+from etl.sync.fetching import Answered, Timing, fetch
 from etl.sync.ledger import this_process
 
 HOUR = timedelta(hours=1)
+
+
+def no_legs(request, body=b"{}"):
+    """An answer without legs, made without the API."""
+    return Answered(request, Timing(seconds=(0.0,)), 200, body, (), 0)
 
 
 def attempts_used(database):
@@ -213,7 +217,7 @@ def test_the_ledger_accounts_for_every_claim_of_every_run(every_scenario, unexpl
     assert [unexplained(row) for row in rows] == [0] * len(rows)
     assert all(tells_the_truth(summary, every_scenario) for summary in every_scenario.summaries)
     assert sum(row["dead"] for row in rows) == len(BROKEN)
-    assert sum(row["empty"] for row in rows) == 1
+    assert sum(row["without_legs"] for row in rows) == 1
     assert sum(row["done"] for row in rows) == len(every_scenario.rows(cdr_requests, state="done"))
     assert sum(row["legs_inserted"] for row in rows) == len(every_scenario.rows(call_legs))
     assert sum(row["api_calls"] for row in rows) == every_scenario.simulator.total_calls
@@ -412,7 +416,7 @@ def test_an_outage_that_begins_after_an_answer_without_legs_uses_no_attempt(syst
 
     summary = system.sync(
         system.settings(workers=workers, empty_delay=600),
-        make_asker=first_alone(system, fail_from_now_on),
+        make_fetcher=first_alone(system, fail_from_now_on),
     )
 
     assert summary.exit_code == 69
@@ -425,42 +429,21 @@ def first_alone(system, then):
     """Asks for what comes first before the API changes its mind, and for everything else after that."""
     has_answered = threading.Event()
 
-    def make_asker(account, _may_call):
-        real = ask_over_http(system, account)
+    def make_fetcher(account, _permit):
+        real = system.fetcher(account)
 
-        def ask_one(request, /, *, is_canary):
+        def fetch_one(request):
             if request.request_id == "none-1":
-                asked = real(request, is_canary=is_canary)
+                fetched = real(request)
                 then(None)
                 has_answered.set()
-                return asked
+                return fetched
             has_answered.wait(10)
-            return real(request, is_canary=is_canary)
+            return real(request)
 
-        return ask_one
+        return fetch_one
 
-    return make_asker
-
-
-def ask_over_http(system, account):
-    api = CdrApi(system.simulator.url, timeout=5)
-    credentials = Credentials(account.app_id, account.secret)
-
-    def ask_one(request, /, *, is_canary):
-        def fetch(request_id):
-            return api.fetch_answer(request_id, credentials)
-
-        secret = account.secret
-        return ask(
-            request,
-            fetch,
-            lambda once: once(),
-            region="IN",
-            secret=secret,
-            is_canary=is_canary,
-        )
-
-    return ask_one
+    return make_fetcher
 
 
 def test_five_bad_requests_in_a_row_are_their_own_failure_where_the_canary_answers(system):
@@ -721,15 +704,15 @@ def test_a_claim_that_ran_out_while_others_finished_it_is_counted_as_lost(system
     other_engine = open_engine(database_url)
     other = type(system)(other_engine, system.simulator)
 
-    def make_asker(_account, _may_call):
-        def ask_one(request, /, *, is_canary):
+    def make_fetcher(_account, _permit):
+        def fetch_one(request):
             system.change("answered-1", lease_until=system.now() - HOUR)
             assert other.sync().counts["done"] == 1
-            return Asked(request, is_canary, calls=1, status=200, body=b"stale", count=0)
+            return no_legs(request, body=b"stale")
 
-        return ask_one
+        return fetch_one
 
-    summary = system.sync(make_asker=make_asker)
+    summary = system.sync(make_fetcher=make_fetcher)
     other_engine.dispose()
 
     assert (summary.exit_code, summary.counts["lost_leases"]) == (0, 1)
@@ -747,8 +730,8 @@ def test_a_run_that_outlives_its_own_lease_still_settles_the_request_and_leaves_
     asked_again = threading.Event()
     slow_calls = itertools.count(1)
 
-    def make_asker(_account, _may_call):
-        def ask_one(request, /, *, is_canary):
+    def make_fetcher(_account, _permit):
+        def fetch_one(request):
             if request.request_id != "slow":
                 asked_again.is_set() or threading.Event().wait(0.01)
             elif next(slow_calls) == 1:
@@ -756,13 +739,13 @@ def test_a_run_that_outlives_its_own_lease_still_settles_the_request_and_leaves_
             else:
                 asked_again.set()
                 threading.Event().wait(0.3)  # the first answer is to come in before this one
-            return Asked(request, is_canary, calls=1, status=200, body=b"{}", error=None, count=0)
+            return no_legs(request)
 
-        return ask_one
+        return fetch_one
 
     settings = system.settings(workers=3, lease=0.4, empty_for=0)
 
-    summary = system.sync(settings, make_asker=make_asker)
+    summary = system.sync(settings, make_fetcher=make_fetcher)
 
     assert asked_again.is_set()
     assert system.states() == {"empty": 2_001}
@@ -773,17 +756,17 @@ def test_a_run_that_outlives_its_own_lease_still_settles_the_request_and_leaves_
 # --- Our own faults ----------------------------------------------------------------------------------
 
 
-def asking_without_api(spoil):
+def fetching_without_api(spoil):
     """Answers every request well, without any API, but for what `spoil` does to it."""
 
-    def make_asker(_account, _may_call):
-        def ask_one(request, /, *, is_canary):
+    def make_fetcher(_account, _permit):
+        def fetch_one(request):
             spoil(request)
-            return Asked(request, is_canary, calls=1, status=200, body=b"{}", count=0)
+            return no_legs(request)
 
-        return ask_one
+        return fetch_one
 
-    return make_asker
+    return make_fetcher
 
 
 def stumbles_over_one(request):
@@ -794,8 +777,8 @@ def stumbles_over_one(request):
 def test_a_crash_while_asking_for_one_request_is_that_requests_failure_alone(system, unexplained):
     system.enqueue("one", *(f"good {number}" for number in range(30)))
 
-    def make_asker(account, _may_call):
-        def fetch(request_id):
+    def make_fetcher(account, _permit):
+        def ask(request_id):
             if request_id == "one":
                 raise ZeroDivisionError("a bug of ours")
 
@@ -804,16 +787,9 @@ def test_a_crash_while_asking_for_one_request_is_that_requests_failure_alone(sys
 
             return Reply
 
-        return lambda request, /, *, is_canary: ask(
-            request,
-            fetch,
-            lambda once: once(),
-            region="IN",
-            secret=account.secret,
-            is_canary=is_canary,
-        )
+        return lambda request: fetch(request, ask, lambda once: once(), region="IN", secret=account.secret)
 
-    summary = system.sync(system.settings(empty_for=0, retry_delay=600), make_asker=make_asker)
+    summary = system.sync(system.settings(empty_for=0, retry_delay=600), make_fetcher=make_fetcher)
     row = system.request("one")
 
     assert (summary.exit_code, summary.outcome) == (1, "failed")
@@ -823,12 +799,12 @@ def test_a_crash_while_asking_for_one_request_is_that_requests_failure_alone(sys
     assert "ZeroDivisionError" in system.row(sync_runs)["error"]
 
 
-def test_an_asking_thread_that_breaks_neither_hangs_the_run_nor_loses_its_request(system, unexplained):
+def test_a_fetching_thread_that_breaks_neither_hangs_the_run_nor_loses_its_request(system, unexplained):
     system.enqueue("one", *(f"good {number}" for number in range(30)))
 
     summary = system.sync(
         system.settings(empty_for=0, retry_delay=600),
-        make_asker=asking_without_api(stumbles_over_one),
+        make_fetcher=fetching_without_api(stumbles_over_one),
         seconds=3,
     )
 
@@ -853,13 +829,13 @@ def test_threads_that_cannot_be_made_later_in_a_run_give_every_claim_back(system
     system.enqueue(*numbered("answered", 100))
     made = itertools.count(1)
 
-    def make_asker(_account, _may_call):
+    def make_fetcher(_account, _permit):
         if next(made) > 2:
             raise SettingsError("no more")
-        return lambda request, /, *, is_canary: Asked(request, is_canary, calls=1, status=200, count=0)
+        return no_legs
 
     with pytest.raises(SettingsError, match="no more"):
-        system.sync(system.settings(workers=8), make_asker=make_asker)
+        system.sync(system.settings(workers=8), make_fetcher=make_fetcher)
 
     assert set(system.states()) == {"pending"}
     assert attempts_used(system) == 0
