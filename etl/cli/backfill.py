@@ -137,6 +137,10 @@ def command(
     accounts = _account_names(app, account, is_run=not (dry_run or no_run), is_anywhere=no_run)
     ids = RequestIds(request_ids, from_file, report=partial(click.echo, err=True)) if is_listed else None
     engine = app.engine(creates=is_listed and not dry_run)
+    with reading(engine) as connection:
+        # The account of listed IDs may be new: unknown IDs are enqueued for it. A label may be new as well.
+        known = None if is_listed or resume is not None else account
+        require_known_names(app, connection, account=known, batch=None if is_narrowed else resume or batch)
     if resume is not None:
         backfill = Backfill(engine, resume, accounts)
     else:
@@ -151,27 +155,20 @@ def command(
             since=since,
             until=until,
         )
-    if not is_listed:  # the account of listed IDs may be new: unknown IDs are enqueued for it
-        with reading(engine) as connection:
-            known = None if is_narrowed else resume or batch
-            require_known_names(app, connection, account=account if resume is None else None, batch=known)
-    marked = _mark(app, backfill, ids, is_dry_run=dry_run)
-    if marked.enqueued:
-        warn_about_unconfigured_account(app, account or DEFAULT_ACCOUNT)
+    marked = _mark(app, backfill, ids, account=account or DEFAULT_ACCOUNT, is_dry_run=dry_run)
     if dry_run:
         _print_forecast(app, backfill, marked, as_json=as_json)
-    elif no_run:
+        return
+    if no_run:
         _print_marked(backfill, marked, as_json=as_json)
-    else:
-        if marked.total:
-            _notify(app, _marked_text(marked), batch=backfill.label)
-        outcome = backfill.work_off(
-            partial(_run, app, backfill, account),
-            time_limit=time_limit,
-            max_failures=max_failures.of if max_failures else None,
-        )
-        _print_outcome(app, backfill, marked, outcome, as_json=as_json)
-        raise click.exceptions.Exit(outcome.exit_code)
+        return
+    outcome = backfill.work_off(
+        partial(_run, app, backfill, marked, account),
+        time_limit=time_limit,
+        max_failures=max_failures.of if max_failures else None,
+    )
+    _print_outcome(app, backfill, marked, outcome, as_json=as_json)
+    raise click.exceptions.Exit(outcome.exit_code)
 
 
 def _check_usage(*, is_narrowed: bool, batch: str | None, resume: str | None, no_run: bool) -> None:
@@ -192,7 +189,9 @@ def _account_names(app: App, account: str | None, *, is_run: bool, is_anywhere: 
     return [] if is_anywhere else list(app.settings.accounts)
 
 
-def _mark(app: App, backfill: Backfill, ids: RequestIds | None, *, is_dry_run: bool) -> ChangeResult:
+def _mark(
+    app: App, backfill: Backfill, ids: RequestIds | None, *, account: str, is_dry_run: bool
+) -> ChangeResult:
     """Mark what is selected, or for a dry run only count it."""
     if is_dry_run:
         marked = backfill.preview(ids)
@@ -204,18 +203,16 @@ def _mark(app: App, backfill: Backfill, ids: RequestIds | None, *, is_dry_run: b
         )
     if ids is not None:
         ids.require_any()
+    if marked.enqueued:
+        warn_about_unconfigured_account(app, account)
     return marked
 
 
-def _run(app: App, backfill: Backfill, account: str | None, limits: Limits) -> Summary:
-    summary = run_job(
-        app,
-        app.accounts(account),
-        limits,
-        engine=backfill.engine,
-        command="backfill",
-        logs_progress=True,
-    )
+def _run(app: App, backfill: Backfill, marked: ChangeResult, account: str | None, limits: Limits) -> Summary:
+    if marked.total:
+        _notify(app, _marked_text(marked), batch=backfill.label)
+    accounts = app.accounts(account)
+    summary = run_job(app, accounts, limits, engine=backfill.engine, command="backfill", logs_progress=True)
     report_problems(app, summary)
     return summary
 
