@@ -1,7 +1,7 @@
 """A backfill: select known requests, mark them with a label, forecast the run, work them off, resume.
 
 Marking makes requests due in the backfill lane. Working off is an ordinary run that is limited to the label.
-What is left of a backfill are the pending requests of its batch, so that any machine can resume it.
+Any machine can resume it: what is left are the pending requests of the batch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class WorkedOff:
-    """How a batch stands after a run. `summary` is None where nothing was left, so that there was no run."""
+    """How a batch stands after a run. `summary` is None if nothing was left and nothing was run."""
 
     summary: Summary | None
     figures: BatchFigures

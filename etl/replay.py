@@ -1,7 +1,7 @@
 """Change many requests by hand: retry, cancel, mark for a backfill, enqueue.
 
-Every chunk commits on its own. A kill between two of them leaves whole chunks behind, and the same command
-does the rest: what is changed already is no longer selected. A preview counts by the same selection and
+Every chunk commits on its own. A kill between two of them leaves whole chunks changed, and the same command
+does the rest, because what is changed is no longer selected. A preview counts by the same selection and
 changes nothing.
 """
 

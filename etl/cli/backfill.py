@@ -1,4 +1,4 @@
-"""`cdr-sync backfill`: fetch many known requests again, behind live ones."""
+"""`cdr-sync backfill`: fetch many known requests again, after live requests."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def command(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Fetch many known requests again, behind live ones, and store what changed.
+    """Fetch many known requests again, after live requests, and store what changed.
 
     Selects requests by ID (unknown IDs are enqueued), by the time they were enqueued, by state or by error,
     makes them due under a label, and works them off. Stopped or killed, it continues with --resume LABEL, on
