@@ -191,9 +191,7 @@ def test_an_id_on_the_first_line_is_not_taken_for_a_header(first):
     "text", ['["a", "b"]', '[{"request_id": "a"}]', "  [\n", '{\n  "request_id": "a"\n}']
 )
 def test_a_json_document_of_several_lines_is_refused_with_the_accepted_formats(text):
-    with pytest.raises(
-        UsageError, match=r"Line 1 starts a JSON document .*\(one object per line\)"
-    ):
+    with pytest.raises(UsageError, match=r"Line 1 starts a JSON document .*\(one object per line\)"):
         list(read_request_ids(text.splitlines(keepends=True)))
 
 
