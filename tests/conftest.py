@@ -1,4 +1,4 @@
-"""What tests share: real databases that the migrations built, the simulated API, and waits that are short."""
+"""Fixtures for all tests: migrated databases of each kind, the simulated API, and the system of both."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ def pytest_addoption(parser):
     parser.addoption(
         "--databases",
         default=",".join(DATABASES),
-        help=f"run the database tests on these alone, of {', '.join(DATABASES)} (default: all)",
+        help=f"run database tests only on these, of {', '.join(DATABASES)} (default: all)",
     )
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "databases(names…): what is tested exists on these databases alone")
-    config.addinivalue_line("markers", "heavy: keeps both cores busy; CI runs it on one Python alone")
+    config.addinivalue_line("markers", "databases(names…): the test concerns only these databases")
+    config.addinivalue_line("markers", "heavy: keeps both cores busy or takes long; not part of `make test`")
 
 
 def pytest_generate_tests(metafunc):
-    """Let every test that uses a database run on each of them, or on those that it names."""
+    """Run every test that uses a database on each of them, or on those that its marker names."""
     if "fresh_database" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("databases").split(",")
         if unknown := set(chosen) - set(DATABASES):
-            raise pytest.UsageError(f"--databases: {', '.join(unknown)} is none of {', '.join(DATABASES)}")
+            raise pytest.UsageError(f"--databases: {', '.join(unknown)} is not one of {', '.join(DATABASES)}")
         for mark in metafunc.definition.iter_markers("databases"):
             chosen = [name for name in chosen if name in mark.args]
         metafunc.parametrize("fresh_database", chosen, indirect=True, scope="session")
 
 
 class SqliteFiles:
-    """Makes SQLite files, each a copy of one that the migrations built."""
+    """Creates SQLite files, each a copy of one migrated file."""
 
     def __init__(self, make_folder):
         self.make_folder = make_folder
@@ -60,11 +60,11 @@ class SqliteFiles:
         return url
 
     def drop(self, url):
-        """Leave the file to whoever looks into a test that failed; pytest clears the folders up."""
+        """Keep the file for looking into a failed test; pytest deletes its folders."""
 
 
 class ServerDatabases:
-    """Makes databases on a server of our own."""
+    """Creates databases on a server of the tests."""
 
     def __init__(self, server):
         self.server = server
@@ -100,7 +100,7 @@ def _migrate(url):
 
 @pytest.fixture(scope="session")
 def server_of():
-    """A function that gives the test server of a name, started when it is first asked for."""
+    """A function that returns the test server of a name, started at its first use."""
     running = {}
 
     def start(name):
@@ -121,7 +121,7 @@ def server_of():
 
 @pytest.fixture(scope="session")
 def fresh_database(request, tmp_path_factory, server_of):
-    """Makes databases, and drops them; returns their URLs. The one place that knows how."""
+    """Creates databases, returns their URLs, and drops them. The only place that knows how."""
     if request.param == "sqlite":
         return SqliteFiles(tmp_path_factory.mktemp)
     try:
@@ -186,7 +186,7 @@ def _unexplained():
 
 @pytest.fixture(scope="module")
 def lasting_system(fresh_database):
-    """A system for a whole module of tests, which look at what one long run did."""
+    """A system for a whole module, whose tests look at what one long run did."""
     engine = open_engine(fresh_database())
     with Simulator() as running:
         yield System(engine, running)

@@ -33,8 +33,8 @@ _RATE_LIMITED = 429
 _LONGEST_NUMBER = 18  # digits
 _LARGEST_COUNT = 2**31 - 1
 _MESSAGE_LENGTH = 200
-# Added to a message where another server than the API may have answered. Code reads `is_web_page` instead.
-DOUBT = "; that is an HTML page, not an API response: is CDR_SYNC_API_URL right?"
+# Added to a message where another server than the API may have answered. Code reads `is_web_page`.
+_NOT_THE_API = "; that is an HTML page, not an API response: is CDR_SYNC_API_URL right?"
 
 # Digits stay as they were sent: money must not pass through a binary float. NaN and Infinity are not JSON,
 # but Python accepts them; they become Decimals, which the fields reject by name.
@@ -166,7 +166,7 @@ def _quote(status: int, body: bytes) -> str:
 def _beginning(status: int, body: bytes) -> str:
     beginning = repr(body[:60].decode(errors="replace"))
     # The vendor's server answers an unknown path with a page and 404; a page with 5xx is an outage.
-    return f"{beginning}{DOUBT}" if _is_web_page(body) and status < 500 else beginning  # noqa: PLR2004 (5xx)
+    return f"{beginning}{_NOT_THE_API}" if _is_web_page(body) and status < 500 else beginning  # noqa: PLR2004 (5xx)
 
 
 def _is_web_page(body: bytes) -> bool:

@@ -38,7 +38,9 @@ def upgrade(app: App, revision: str) -> None:
 @click.argument("revision")
 @pass_app
 def downgrade(app: App, revision: str) -> None:
-    """Downgrade the schema to REVISION, and lose the data that only the newer schema can store.
+    """Downgrade the schema to REVISION.
+
+    Data that only the newer schema can store is lost.
 
     REVISION is a number such as 0001, or base, or -1 for one step.
     """

@@ -1,4 +1,4 @@
-"""`cdr-sync doctor`: what could keep the job from working, and what to do about it."""
+"""`cdr-sync doctor`: what could keep the job from working, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from etl.cli.options import json_option
 from etl.cli.output import print_json
 
 if TYPE_CHECKING:
-    from etl.doctor.findings import Finding
+    from etl.doctor import Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 _MARGIN = " " * 10
@@ -23,15 +23,13 @@ _MARGIN = " " * 10
 @click.pass_context
 @pass_app
 def command(app: App, ctx: click.Context, *, as_json: bool) -> None:
-    """Check settings, secret files, database, clock and API, and say how to mend what is amiss.
+    """Check settings, secret files, database, clock and API, and say how to fix problems.
 
-    Run it as the user that runs the job. Nothing is stored or changed; the API gets one call an account.
-    The exit code is 78 where settings or schema are wrong, 77 where the API refuses the credentials, 69
-    where the API or the database cannot be reached, 1 where something else failed, and 0 with warnings
-    alone.
+    Run it as the user that runs the job. Nothing is stored or changed; the API gets one call per account.
+    The exit code is 78 if settings or schema are wrong, 77 if the API refuses the credentials, 69 if the
+    API or the database cannot be reached, 1 if another check failed, and 0 if there are only warnings.
     """
-    from etl.doctor.examination import examine  # noqa: PLC0415
-    from etl.doctor.findings import exit_code_of  # noqa: PLC0415
+    from etl.doctor import examine, exit_code_of  # noqa: PLC0415 (no other command loads it)
 
     findings = []
     for finding in examine(lambda: app.settings, app.config_path):
@@ -45,7 +43,7 @@ def command(app: App, ctx: click.Context, *, as_json: bool) -> None:
 
 
 def _print(finding: Finding) -> None:
-    """One line a check, and below it what to do. Off a terminal, click leaves the colours out."""
+    """Print a line per check, and the remedy below it. Off a terminal, click leaves the colours out."""
     word = finding.result.ljust(len(_MARGIN))
     if not os.environ.get("NO_COLOR"):
         word = click.style(word, fg=_COLOURS[finding.result])

@@ -1,6 +1,10 @@
-"""`cdr-sync metadata`: what Datasette is told about the database."""
+"""`cdr-sync metadata`: describes the database for Datasette."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -10,9 +14,11 @@ from etl.cli.options import file_option
 from etl.cli.output import output_to
 from etl.errors import UsageError
 
+_FILE = Path(__file__).parent.parent / "datasette.json"  # docs/datasette_metadata.py writes it
+
 
 @click.command("metadata")
-@file_option("--output", help_text="Write FILE, whole or not at all, and not standard output.")
+@file_option("--output", help_text="Write FILE instead of standard output, complete or not at all.")
 @pass_app
 def command(app: App, *, output: str | None) -> None:
     """Print metadata for Datasette: descriptions, ready questions, a dashboard.
@@ -20,23 +26,34 @@ def command(app: App, *, output: str | None) -> None:
     Datasette shows the SQLite file in a browser: cdr-sync metadata --output metadata.json, and then
     datasette FILE --metadata metadata.json. The dashboard needs its plugin datasette-dashboards.
     """
-    from etl.db.engine import sqlite_path  # noqa: PLC0415
+    from etl.db.engine import sqlite_path  # noqa: PLC0415 (slow to import)
 
     path = sqlite_path(app.settings.database_url)
     if path is None:
         raise UsageError(
-            "Datasette reads SQLite files, and the database is none: deploy/grafana has dashboards for "
-            "PostgreSQL"
+            "Datasette reads SQLite files, and this database is not one",
+            remedy="For PostgreSQL, use the dashboards in deploy/grafana",
         )
-    from etl.db.datasette.metadata import can_have_dashboard, datasette_metadata  # noqa: PLC0415
-
-    with app.reading():  # what is said holds for the present schema alone
+    with app.reading():  # fails unless the schema is the one that the metadata describe
         document = datasette_metadata(path.stem)
-    if not can_have_dashboard(path.stem):
+    if not document["plugins"]:
         click.echo(
-            f"cdr-sync: There is no dashboard for {path.name}, since its charts would stay empty: it needs a "
-            "file name of letters, digits, - and _ before the ending",
+            f"cdr-sync: There is no dashboard for {path.name}, because its charts would stay empty. It needs "
+            "a file name of letters, digits, - and _ before the ending",
             err=True,
         )
     with output_to(output) as sink:
         sink.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+
+
+def datasette_metadata(database: str) -> dict[str, Any]:
+    """The metadata of a database, which Datasette calls by the stem of its file's name.
+
+    The dashboard is left out if its plugin could not find the database: it puts the name into URLs unescaped.
+    """
+    name = msgspec.json.encode(database).decode()
+    text = _FILE.read_text(encoding="utf-8").replace('"{database}"', name)
+    document: dict[str, Any] = msgspec.json.decode(text)
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", database):
+        document["plugins"] = {}
+    return document

@@ -1,4 +1,4 @@
-"""`cdr-sync report`: the calls of a period as one HTML file, or as bars in the terminal."""
+"""`cdr-sync report`: the calls of a period as one HTML file, or as tables and bars in the terminal."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from etl.errors import UsageError
 if TYPE_CHECKING:
     from etl.report.reading import Report
 
-_NEEDED = ("jinja2", "markupsafe", "matplotlib")
-_OTHER_FORMS = (".pdf", ".csv", ".json", ".md", ".parquet", ".png", ".svg", ".xlsx")
+_EXTRA = ("jinja2", "markupsafe", "matplotlib")
+_OTHER_FILE_TYPES = (".pdf", ".csv", ".json", ".md", ".parquet", ".png", ".svg", ".xlsx")
 
 
 @click.command("report")
-@click.option("--since", type=LOCAL_INSTANT, metavar="T", help="Only calls that begin then or later.")
-@click.option("--until", type=LOCAL_INSTANT, metavar="T", help="Only calls that begin before.")
+@click.option("--since", type=LOCAL_INSTANT, metavar="T", help="Only calls at T or later.")
+@click.option("--until", type=LOCAL_INSTANT, metavar="T", help="Only calls before T.")
 @click.option(
     "--tz",
     "zone_name",
     metavar="ZONE",
     default="UTC",
     show_default=True,
-    help="Time zone whose days and hours count, such as Asia/Kolkata.",
+    help="Time zone of days and hours, such as Asia/Kolkata.",
 )
-@file_option("--output", help_text="Write a page of HTML into FILE, whole or not at all.")
+@file_option("--output", help_text="Write an HTML page to FILE, complete or not at all.")
 @click.option(
-    "--mask", is_flag=True, help="Hide phone numbers and agent IDs, but for the country and two digits."
+    "--mask",
+    is_flag=True,
+    help="Hide phone numbers and agent IDs, except country code and last two digits.",
 )
 @pass_app
 def command(
@@ -47,17 +49,18 @@ def command(
     output: str | None,
     mask: bool,
 ) -> None:
-    """Report on the calls of a period: coverage, answer rates, talk time, spend, balance, odd data.
+    """Report on the calls of a period: completeness, ASR, ACD, spend, balances, data quality.
 
-    With --output it is one HTML file with plots that needs nothing else, on screen, phone or paper; without,
-    it is bars in the terminal. Alone it tells the last 30 whole days, with --since alone all until now, with
-    --until alone the 30 days before. Times without a zone of their own are in --tz, and a period holds its
-    beginning and not its end. Money stays apart by account, since each has its own currency.
+    With --output, the report is one HTML file with charts, for screen, phone and paper, which loads nothing
+    from elsewhere. Without, it is tables and bars in the terminal. Default: the last 30 full days. With only
+    --since: until now. With only --until: the 30 days before it. Times without a zone are in --tz. Amounts
+    are not added up across accounts, because each account has its own currency.
     """
-    if Path(output or "").suffix.lower() in _OTHER_FORMS:
-        raise UsageError(f"{output} would hold HTML: call it .html")
-    render_page = None if output is None else _renderer()
-    from etl.report.reading import read_report  # noqa: PLC0415
+    suffix = Path(output or "").suffix
+    if suffix.lower() in _OTHER_FILE_TYPES:
+        raise UsageError(f"A report cannot be written as {suffix}", remedy="Use .html")
+    render_page = None if output is None else _page_renderer()
+    from etl.report.reading import read_report  # noqa: PLC0415 (SQLAlchemy, which --help does not need)
 
     with app.long_reading() as connection:
         report = read_report(
@@ -69,26 +72,27 @@ def command(
             is_masked=mask,
         )
     if output is None or render_page is None:
-        from etl.report.terminal import print_report  # noqa: PLC0415
+        from etl.report.terminal import print_report  # noqa: PLC0415 (rich is slow to import)
 
         print_report(report)
         return
     page = render_page(report).encode()
     with output_to(output) as file:
         file.write(page)
-    click.echo(f"{output}: {counted(report.traffic.all.calls, 'call')}, {len(page) / 1e6:.2f} MB", err=True)
+    click.echo(f"{output}: {counted(report.traffic.total.calls, 'call')}, {len(page) / 1e6:.2f} MB", err=True)
 
 
-def _renderer() -> Callable[[Report], str]:
-    # Matplotlib warns where it cannot write its cache, as a job under systemd or cron often cannot.
+def _page_renderer() -> Callable[[Report], str]:
+    """The renderer of the HTML page, whose libraries are an extra."""
+    # Matplotlib warns if it cannot write its cache, as jobs under systemd or cron often cannot.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
-        from etl.report.page import render_page  # noqa: PLC0415
+        from etl.report.page import render_page  # noqa: PLC0415 (an extra, and slow to import)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _NEEDED:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
         raise UsageError(
-            f"--output needs {error.name}: run `pip install 'piopiy-cdr-sync[report]'`, or leave "
-            "--output out for bars in the terminal"
+            f"--output needs {error.name}, which is not installed",
+            remedy="Run `pip install 'piopiy-cdr-sync[report]'`, or leave out --output",
         ) from None
     return render_page

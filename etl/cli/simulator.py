@@ -1,7 +1,8 @@
-"""`cdr-sync simulator`: the stand-in of the API, alone."""
+"""`cdr-sync simulator`: the stand-in for the API, on its own."""
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import click
@@ -12,25 +13,25 @@ from etl.errors import UsageError
 
 @click.command("simulator")
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one."
+    "--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 chooses a free port."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="What the invented calls depend on.")
 @click.option("--latency", type=DURATION, default="0", help="Time that each answer takes, such as 0.05s.")
 @click.option(
     "--faults", metavar="SPEC", default="", help="Shares of scenarios: none=0.02,flaky_500=0.05, or demo."
 )
-@click.option("--list", "lists", is_flag=True, help="List the scenarios, and leave.")
+@click.option("--list", "lists", is_flag=True, help="List the scenarios and exit.")
 def command(port: int, seed: int, latency: timedelta, faults: str, *, lists: bool) -> None:
-    """Run a stand-in of the API on this machine, until Ctrl-C.
+    """Run a stand-in for the API on this machine, until Ctrl-C.
 
     It answers like PIOPIY where that is documented, and in every suspected way where it is not. An ID such
-    as late-1 gets the scenario of that name. GET /stats tells how often it was asked.
+    as late-1 gets the scenario of that name. GET /stats returns how often it was asked.
     """
-    from etl.simulator import SCENARIOS, Simulator, parse_faults  # noqa: PLC0415
+    from etl.simulator import SCENARIOS, Simulator, parse_faults  # noqa: PLC0415 (only this command needs it)
 
     if lists:
-        for name, meaning in SCENARIOS.items():
-            click.echo(f"{name:20} {meaning}")
+        for name, scenario in SCENARIOS.items():
+            click.echo(f"{name:20} {scenario.description}")
         return
     try:
         weights = parse_faults(faults)
@@ -38,12 +39,13 @@ def command(port: int, seed: int, latency: timedelta, faults: str, *, lists: boo
         raise UsageError(f"--faults: {error}") from None
     simulator = Simulator(port, seed, latency=latency.total_seconds(), weights=weights)
 
-    def tell() -> None:
+    def print_settings() -> None:
         click.echo(f"export CDR_SYNC_API_URL={simulator.url}")
-        click.echo("export PIOPIY_APP_ID=2222222 PIOPIY_SECRET=simulated-secret")
+        click.echo(f"export PIOPIY_APP_ID={simulator.app_id} PIOPIY_SECRET={simulator.secret}")
         click.echo("Stop with Ctrl-C.", err=True)
 
     try:
-        simulator.serve_forever(on_ready=tell)
+        simulator.serve_forever(on_ready=print_settings)
     except OSError as error:
-        raise UsageError(f"port {port} cannot be had: {error.strerror}") from error
+        reason = os.strerror(error.errno) if error.errno else error
+        raise UsageError(f"cannot listen on port {port}: {reason}. Use another --port, or 0") from error

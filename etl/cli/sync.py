@@ -65,7 +65,7 @@ def command(
         return
     from etl.sync.summary import Limits  # noqa: PLC0415
 
-    # A run that leaves since another one is at work has not begun: its monitoring hears nothing of it.
+    # A run that exits because another one is active has not begun: its monitoring reports nothing.
     alone = only_one(app.settings.database_url) if single_instance else nullcontext()
     with alone, monitored(app) as run:
         summary = _run(app, app.accounts(account), Limits(most, time_limit, batch))

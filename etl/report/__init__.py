@@ -1,4 +1,5 @@
-"""The report on the calls of a period: figures that are added up once, then shown as a page or in a terminal.
+"""The report on the calls of a period: figures read once, then shown as an HTML page or in the terminal.
 
-`figures` and what it is made of are plain values; `drawing` and `page` need the extra `report`.
+`reading` fills a Report from the database. `period`, `figures` and `words` are pure. `page` and `drawing`
+need the extra `report`; `terminal` does not.
 """

@@ -1,7 +1,7 @@
-"""The plots of a report, as SVG that takes its colours from the page: readable in the light and in the dark.
+"""The charts of a report, as SVG with the colours of the page, readable in light and dark mode.
 
-Matplotlib draws with colours that stand for the page's CSS variables, and those replace them afterwards.
-Text stays text, so that it can be selected and needs no font; the same figures give the same bytes.
+Matplotlib draws with placeholder colours, which are then replaced by the page's CSS variables. Text stays
+text, so it can be selected and needs no font. The same figures make the same bytes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
 
-from etl.report.balances import Balance
-from etl.report.figures import Tally
+from etl.report.figures import Balance, Tally
 from etl.report.period import Period
 
-_WIDTH = 5.0  # inches, of 72 units each: what a phone shows without making it smaller
-# Colours that nothing else has, and the CSS variables that they stand for.
+_WIDTH = 5.0  # inches of 72 units each: a phone shows that without scaling it down
+# Placeholder colours, and the CSS variables that replace them.
 _INK, _PAPER, _GRID = "#010101", "#010102", "#010103"
 SERIES = ("#010110", "#010111", "#010112", "#010113", "#010114", "#010115")
 _REST = "#010116"
@@ -41,7 +40,7 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cdr-sync",
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same measures on every machine
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same text widths on every machine
     "font.size": 9.5,
     "text.color": _INK,
     "axes.edgecolor": _INK,
@@ -75,7 +74,7 @@ def draw_hours(hours: Mapping[str, Sequence[int]]) -> str:
     """Calls by hour of the day, stacked by status.
 
     Args:
-        hours: by status, the number of calls in each of the 24 hours; the status "" is all others.
+        hours: the number of calls in each of the 24 hours, by status; "" stands for all other statuses.
     """
     with _figure(2.9) as (figure, axes):
         _stack(axes, range(24), hours, width=0.9)
@@ -86,7 +85,7 @@ def draw_hours(hours: Mapping[str, Sequence[int]]) -> str:
 
 
 def draw_days(days: Mapping[date, Tally], period: Period) -> str:
-    """Calls by day, and below them the share that was answered; a day without calls has none."""
+    """Calls by day, and below them their ASR in percent, with gaps for days without calls."""
     with _figure(3.6, rows=2) as (figure, (attempts, rate)):
         dates = list(days)
         attempts.bar(dates, [tally.calls for tally in days.values()], width=_bar(period), facecolor=SERIES[0])
@@ -95,17 +94,17 @@ def draw_days(days: Mapping[date, Tally], period: Period) -> str:
         rate.plot(dates, [float("nan") if one is None else 100 * one for one in shares],
                   color=SERIES[1], marker="o", markersize=2.5, linewidth=1.2)  # fmt: skip
         rate.set_ylim(0, 100)
-        rate.set_ylabel("answered, %")
+        rate.set_ylabel("ASR, %")
         _dates(rate)
         return _svg(figure, "days")
 
 
-def draw_classes(labels: Sequence[str], counts: Sequence[int]) -> str:
-    """Answered calls by talk time."""
+def draw_talk_times(labels: Sequence[str], counts: Sequence[int]) -> str:
+    """Answered calls by range of talk time."""
     with _figure(2.7) as (figure, axes):
-        places = range(len(labels))
-        axes.barh(places, counts, facecolor=SERIES[0], height=0.8)
-        axes.set_yticks(places, labels)
+        rows = range(len(labels))
+        axes.barh(rows, counts, facecolor=SERIES[0], height=0.8)
+        axes.set_yticks(rows, labels)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x")
@@ -113,15 +112,13 @@ def draw_classes(labels: Sequence[str], counts: Sequence[int]) -> str:
         axes.set_xlim(0, max(1, *counts) * 1.12)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        for place, count in zip(places, counts, strict=True):
-            axes.annotate(
-                f"{count:,}", (count, place), (3, 0), textcoords="offset points", va="center", size=8
-            )
-        return _svg(figure, "classes")
+        for row, count in zip(rows, counts, strict=True):
+            axes.annotate(f"{count:,}", (count, row), (3, 0), textcoords="offset points", va="center", size=8)
+        return _svg(figure, "talk-times")
 
 
 def draw_spend(spend: Mapping[date, Mapping[str, Decimal | None]], period: Period, name: str) -> str:
-    """An account's billed rates by day, stacked by destination; "" is all others."""
+    """An account's billed rates by day, stacked by country; "" stands for all other countries."""
     with _figure(3.0) as (figure, axes):
         countries = list(next(iter(spend.values()), {}))
         series = {
@@ -136,9 +133,9 @@ def draw_spend(spend: Mapping[date, Mapping[str, Decimal | None]], period: Perio
 
 
 def draw_balance(balance: Balance, period: Period, name: str) -> str:
-    """How an account's balance went, with a triangle at each top-up."""
+    """An account's balance over time, with a triangle at each of the largest top-ups."""
     with _figure(2.7) as (figure, axes):
-        points = [balance.curve[slot] for slot in sorted(balance.curve)]
+        points = balance.curve.values()
         axes.plot([at for at, _ in points], [float(amount) for _, amount in points],
                   drawstyle="steps-post", color=SERIES[0], linewidth=1.2)  # fmt: skip
         if balance.largest_top_ups:
@@ -154,11 +151,11 @@ def draw_balance(balance: Balance, period: Period, name: str) -> str:
         return _svg(figure, name)
 
 
-def _stack(axes: Axes, places: Any, series: Mapping[str, Sequence[float]], *, width: float) -> None:
-    bottom = [0.0] * len(places)
+def _stack(axes: Axes, x: Any, series: Mapping[str, Sequence[float]], *, width: float) -> None:
+    bottom = [0.0] * len(x)
     for number, (label, values) in enumerate(series.items()):
         colour = SERIES[number] if label and number < len(SERIES) else _REST
-        axes.bar(places, values, bottom=bottom, width=width, facecolor=colour)
+        axes.bar(x, values, bottom=bottom, width=width, facecolor=colour)
         bottom = [low + value for low, value in zip(bottom, values, strict=True)]
 
 
@@ -169,7 +166,7 @@ def _count(axes: Axes, label: str) -> None:
 
 
 def _dates(axes: Axes, zone: tzinfo = UTC) -> None:
-    """Dates below, which have no zone, or instants on the clock of one."""
+    """Format the time axis: dates, or instants in a zone."""
     locator = AutoDateLocator(zone, minticks=3, maxticks=6)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, zone, show_offset=False))
@@ -184,10 +181,10 @@ def _short(value: float, _position: object = None) -> str:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an element of a page: IDs of its own, the page's colours and font, and no more."""
+    """The figure as an element of a page, with unique IDs and the page's colours and font."""
     text = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    FigureCanvasSVG(figure).print_svg(text, metadata=nothing)
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    FigureCanvasSVG(figure).print_svg(text, metadata=no_metadata)
     svg = " ".join(text.getvalue().split())
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<defs> <style .*?</style> </defs>|font-family: [^;]*; ", "", svg)

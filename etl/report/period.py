@@ -1,30 +1,29 @@
-"""The period of a report: half-open, with the days of a time zone."""
+"""The period of a report, and the time zone of its days and hours. Pure."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import cached_property
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from etl.errors import UsageError
 
 _DEFAULT_DAYS = 30
-# What people there write, and IANA does not know: PIOPIY's customers are mostly Indian.
+# What people in India write and IANA does not know: most of PIOPIY's customers are there.
 _INDIAN = ("ist", "india", "mumbai", "delhi", "new_delhi", "chennai", "bangalore", "bengaluru", "hyderabad")
 _LONGEST_ABBREVIATION = 4
-_LIKENESS = 0.75  # of two words that may be one misspelt; 1 where they are the same
-_MOST_DAYS = 100  # of a report by day; a longer period is told by month
+_SIMILARITY = 0.75  # of a misspelled name and the right one; 1 for equal names
+_MOST_DAYS = 100  # a longer period is reported by month
 
 
 @dataclass(frozen=True)
 class Period:
-    """From `since` up to, and without, `until`; both aware, in `zone`.
+    """A period from `since`, included, to `until`, excluded; both aware, in `zone`.
 
-    Python reckons with two instants of one zone by the wall's clock, so that all that is added or subtracted
-    here is so in UTC.
+    Python does wall-clock arithmetic within one zone, so differences are taken in UTC.
     """
 
     since: datetime
@@ -34,26 +33,31 @@ class Period:
 
     @property
     def length(self) -> timedelta:
-        """How long it lasts."""
+        """The elapsed time."""
         return self.until.astimezone(UTC) - self.since.astimezone(UTC)
 
     @property
     def last_day(self) -> date:
-        """The day of its last instant."""
+        """The day of the last instant."""
         return (self.until.astimezone(UTC) - timedelta.resolution).astimezone(self.zone).date()
+
+    @property
+    def is_whole_days(self) -> bool:
+        """Whether it starts and ends at midnight."""
+        return self.since.time() == self.until.time() == time.min
 
     @cached_property
     def is_by_month(self) -> bool:
-        """Whether it is of so many days that months say more."""
+        """Whether the report is by month because the period has many days."""
         return (self.last_day - self.since.date()).days >= _MOST_DAYS
 
     def day_of(self, instant: datetime) -> date:
-        """The day of an instant in this zone; of a long period, the first day of its month."""
+        """The day of an instant in this zone; in a long period, the first day of its month."""
         day = instant.astimezone(self.zone).date()
         return day.replace(day=1) if self.is_by_month else day
 
     def days(self) -> Iterator[date]:
-        """Every day of the period, or every month of a long one."""
+        """Every day of the period; of a long one the first day of every month."""
         day, last = self.day_of(self.since), self.last_day
         while day <= last:
             yield day
@@ -66,77 +70,84 @@ class Period:
 
 
 def read_zone(name: str) -> tzinfo:
-    """The time zone of an IANA name.
+    """The time zone with an IANA name.
 
     Raises:
-        UsageError: there is none; the message names those that are spelled alike.
+        UsageError: there is none; the message suggests similar names.
     """
     if name.upper() in ("UTC", "Z"):
         return UTC
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise UsageError(f"--tz: there is no time zone {name!r}: {_hint(name)}") from None
+        raise UsageError(f"--tz: there is no time zone {name!r}", remedy=_suggestion(name)) from None
 
 
-def _hint(name: str) -> str:
+def _suggestion(name: str) -> str:
     zones = {zone.rpartition("/")[2].casefold(): zone for zone in sorted(available_timezones())}
     if not zones:
-        return "this machine knows none but UTC; `pip install tzdata` brings them"
+        return "This machine has no time zones but UTC. Run `pip install tzdata` to add them"
     place = name.casefold().replace(" ", "_").rpartition("/")[2]
     if place in _INDIAN:
-        return "did you mean Asia/Kolkata?"
-    # An abbreviation or an offset is like every other one, and seldom like the zone that was meant.
-    is_word = len(place) > _LONGEST_ABBREVIATION and not any(sign in place for sign in "+:0123456789")
-    alike = difflib.get_close_matches(place, zones, cutoff=_LIKENESS) if is_word else []
-    if alike:
-        return f"did you mean {' or '.join(zones[one] for one in alike)}?"
-    return "write an IANA name such as Asia/Kolkata or Europe/Berlin"
+        return "Did you mean Asia/Kolkata?"
+    # Abbreviations and offsets resemble each other more than the zone that was meant.
+    is_word = len(place) > _LONGEST_ABBREVIATION and not any(char in place for char in "+:0123456789")
+    if is_word and (similar := difflib.get_close_matches(place, zones, cutoff=_SIMILARITY)):
+        return f"Did you mean {' or '.join(zones[one] for one in similar)}?"
+    return "Use an IANA name such as Asia/Kolkata or Europe/Berlin"
 
 
-def chosen_period(
+def choose_period(
     since: datetime | None, until: datetime | None, *, zone: tzinfo, zone_name: str, now: datetime
 ) -> Period:
-    """The period that was asked for: by default the last 30 whole days, or from `since` until now.
+    """The requested period.
+
+    Default: the last 30 full days. With only `since`: until now. With only `until`: the 30 days before it.
 
     Args:
-        since: its beginning; in `zone` where it has no zone of its own.
-        until: its end, likewise.
-        zone: whose days count.
-        zone_name: what that zone is called.
-        now: the present instant, aware.
+        since: its start; in `zone` if it has no zone of its own.
+        until: its end; in `zone` if it has no zone of its own.
+        zone: the zone of the report's days and hours.
+        zone_name: the name of that zone.
+        now: the current time, aware.
 
     Raises:
-        UsageError: it ends before it begins.
+        UsageError: it does not start before its end.
     """
-    named = now if until is None else until
+    chosen_end = now if until is None else until
     if since is None and until is None:
-        named = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
-    end = _in_zone(named, zone)
+        chosen_end = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    end = _in_zone(chosen_end, zone)
     if since is None:
-        # Counted from the end as it is named: a midnight that the clocks skip is 1:00 by itself.
-        since = _days_before(named if named.tzinfo is None else end)
+        # Counted from the end as written: a midnight that the clocks skip is 1:00 on the clock.
+        since = _days_before(chosen_end if chosen_end.tzinfo is None else end)
     begin = _in_zone(since, zone)
     if begin.astimezone(UTC) >= end.astimezone(UTC):
-        said = "now" if until is None else f"{end:%Y-%m-%d %H:%M}"
+        shown_end = "now" if until is None else f"{end:%Y-%m-%d %H:%M}"
         raise UsageError(
-            f"--since {begin:%Y-%m-%d %H:%M} is not before --until ({said}): swap or change them"
+            f"--since {begin:%Y-%m-%d %H:%M} is not before --until ({shown_end})",
+            remedy="Swap or change them",
         )
     return Period(begin, end, zone, zone_name)
 
 
 def _days_before(end: datetime) -> datetime:
-    """The default beginning: on the wall's clock, where each day has 24 hours, so that midnight stays it."""
+    """The default start, by wall-clock time: at midnight if the end is."""
     ordinal = end.toordinal() - _DEFAULT_DAYS
     if ordinal < 1:
-        raise UsageError(f"--until {end:%Y-%m-%d}: 30 days before lies beyond the years 1 to 9999")
+        raise UsageError(
+            f"--until {end:%Y-%m-%d} is too early: 30 days before is not in the years 1 to 9999",
+            remedy="Choose a later one",
+        )
     return datetime.combine(date.fromordinal(ordinal), end.time())
 
 
 def _in_zone(instant: datetime, zone: tzinfo) -> datetime:
-    """An instant in a zone; one without any is the first of that name there."""
+    """An instant in a zone; one without a zone is the first with that wall-clock time there."""
     aware = instant.replace(tzinfo=zone, fold=0) if instant.tzinfo is None else instant
     try:
-        return aware.astimezone(UTC).astimezone(zone)  # an hour that a clock skipped becomes one that was
+        return aware.astimezone(UTC).astimezone(zone)  # a skipped hour becomes one that exists
     except OverflowError:
-        raise UsageError(f"{instant:%Y-%m-%d} lies beyond the years 1 to 9999") from None
+        raise UsageError(
+            f"{instant:%Y-%m-%d} is not in the years 1 to 9999 everywhere", remedy="Choose another day"
+        ) from None

@@ -1,15 +1,13 @@
-"""A stand-in for the PIOPIY API over real HTTP: for the demo, for tests and for benchmarks.
+"""A stand-in for the PIOPIY API over real HTTP, for the demo, the tests and the benchmarks.
 
-`scenarios` names what can happen, `calls` and `alterations` invent the legs, `replies` and `delivery` turn
-them into bytes, `wire` and `questions` read what is asked, `listener` and `connection` own the sockets, and
-`server` brings all of it together. All but the last three are pure, and importing them loads no event loop.
+`calls` invents legs, `scenarios` is the table of everything that the API can do with them, and `server` sends
+it over sockets. The first two are pure, and importing this package does not load asyncio.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from etl.simulator.calls import legs_of
 from etl.simulator.scenarios import (
     HEALTHY,
     SAMPLE_REQUEST_ID,
@@ -27,7 +25,6 @@ __all__ = [
     "SAMPLE_REQUEST_ID",
     "SCENARIOS",
     "Simulator",
-    "legs_of",
     "make_request_id",
     "parse_faults",
     "scenario_of",
@@ -35,9 +32,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import the server only where it is wanted: asyncio would slow every start of the command line."""
+    """Import the server only when it is used: asyncio would slow down every start of the command line."""
     if name == "Simulator":
-        from etl.simulator.server import Simulator  # noqa: PLC0415 (the point of this function)
+        from etl.simulator.server import Simulator  # noqa: PLC0415 (the purpose of this function)
 
         return Simulator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

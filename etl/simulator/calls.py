@@ -1,155 +1,96 @@
-"""Invented calls: the legs that an ID has, by seed and scenario, the same each time they are asked for.
+"""Invented calls: the legs of a request ID, drawn from a hash of the seed and the ID.
 
-The values look like a real account's: Indian numbers as JSON numbers (with the plus or the trunk zero
-lost) and some foreign ones, a balance that falls as the day goes on and is topped up every night, calls of
-the days before `epoch`. All of them ended more than an hour before it, but for the scenarios whose call ends
-with the first ask.
+An ID has the same legs every time. The values look like those of a real account: Indian numbers as JSON
+numbers (without the plus or the trunk zero), some foreign numbers, a balance that falls during the day and is
+topped up every night, and calls on the days before `epoch` that ended more than an hour before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from etl.simulator.alterations import ALTERATIONS, SentLeg, seconds_of
-from etl.simulator.scenarios import BROKEN, HEALTHY, digest_of, scenario_of
+SentLeg = dict[str, Any]  # the fields of one leg, as the API sends them
 
-JUST_ENDED = frozenset({"in_progress", "growing", "shrinking", "changing"})
-ASKS_WITHOUT_LEGS = 2
-_FINAL = 1_000_000  # more asks than any scenario waits for
-
-SAMPLE_LEGS: Sequence[Mapping[str, object]] = (
+SAMPLE_LEGS: Sequence[SentLeg] = (
     {"duration": 4, "balance": 1135.14, "rate": 0.39, "from": 4471000000, "to": 9100000000,
      "time": 1637069609000, "leg": "b", "direction": "outbound", "status": "answered"},
     {"duration": 10, "balance": 1134.75, "rate": 0.39, "from": 4471000000, "to": 9200000000,
      "time": 1637069609000, "leg": "a", "direction": "outbound", "status": "answered"},
 )  # fmt: skip
-
 _FAILURES = ("missed", "busy", "failed", "no-answer", "cancel")
 _RATES = (39, 39, 39, 45, 60, 120)  # hundredths of the account's currency
 # Series of Indian mobile numbers in use; the last five digits are drawn.
 _SERIES = (98400, 99400, 90030, 91760, 94440, 97890, 96770, 81220, 73580, 63800)
-# The ranges that the United States and the United Kingdom keep for fiction, and others in use.
+# The ranges that the United States and the United Kingdom reserve for fiction, and two others.
 _ABROAD = (1_415_555_0100, 44_20_7946_0000, 971_50_123_4500, 49_1512_3456700)
 
 
-class _Dice:
-    """Draws from the hash of an ID: as even as dice, and the same each time."""
+def digest_of(request_id: str, seed: int) -> bytes:
+    """Hash an ID into 64 bytes: 6 for its scenario, the rest for its call."""
+    return hashlib.blake2b(f"{seed}:{request_id}".encode(errors="surrogatepass")).digest()
+
+
+class Dice:
+    """Draws numbers from bytes: evenly spread, and the same every time."""
 
     __slots__ = ("_left",)
 
-    def __init__(self, digest: bytes) -> None:
-        self._left = int.from_bytes(digest)
+    def __init__(self, source: bytes) -> None:
+        self._left = int.from_bytes(source)
 
     def below(self, limit: int) -> int:
+        """Draw a number from 0 to `limit` - 1."""
         self._left, drawn = divmod(self._left, limit)
         return drawn
 
 
-def legs_of(
-    request_id: str,
-    seed: int = 1,
-    *,
-    epoch: float,
-    days: int = 1,
-    weights: Mapping[str, float] = HEALTHY,
-    first_asked: float | None = None,
-) -> list[SentLeg]:
-    """Say the truth about an ID: the legs with which a job must end that asks until nothing changes.
-
-    No legs for scenarios that never give a valid answer, and the smaller set for `shrinking`.
-
-    Args:
-        request_id: the ID in question.
-        seed: the simulator's seed.
-        epoch: the simulator's epoch, in epoch seconds.
-        days: how many days before it the calls are spread over.
-        weights: the simulator's mix.
-        first_asked: when the ID was first asked for, which dates the calls that have just ended.
-    """
-    scenario = scenario_of(request_id, seed, weights)
-    if scenario in BROKEN:
-        return []
-    return legs_at(
-        scenario,
-        request_id,
-        seed,
-        epoch=epoch,
-        days=days,
-        asked_before=_FINAL,
-        first_asked=first_asked,
-    )
+# A shape gives the legs of a call as they are sent (b before a, as the vendor does), each with its letter,
+# duration in seconds, status, and start in seconds after the call's start.
+_ShapedLeg = tuple[str, int, str, int]
+Shape = Callable[[Dice], list[_ShapedLeg]]
 
 
-def legs_at(
-    scenario: str,
-    request_id: str,
-    seed: int,
-    *,
-    epoch: float,
-    days: int = 1,
-    asked_before: int = 0,
-    first_asked: float | None = None,
-) -> list[SentLeg]:
-    """Give the legs of one answer, in the order in which they are sent (b before a, as the vendor does)."""
-    if scenario == "sample":
-        return [dict(leg) for leg in SAMPLE_LEGS]
-    if scenario == "none" or (scenario in {"late", "not_ready"} and asked_before < ASKS_WITHOUT_LEGS):
-        return []
-    dice = _Dice(digest_of(request_id, seed)[6:])
-    legs = _invent_call(_SHAPES.get(scenario, _answered)(dice), dice, epoch, days)
-    if scenario in JUST_ENDED:
-        _end_now(legs, epoch if first_asked is None else first_asked)
-    if scenario in ALTERATIONS:
-        ALTERATIONS[scenario](legs, asked_before)
-    return legs
-
-
-_Try = tuple[str, int, str, int]  # leg, duration in seconds, status, how many seconds after the call's start
-
-
-def _answered(dice: _Dice) -> list[_Try]:
+def answered(dice: Dice) -> list[_ShapedLeg]:
+    """Legs b and a, both answered."""
     talk = 3 + dice.below(5 + dice.below(600))
     return [("b", talk, "answered", 0), ("a", talk + 2 + dice.below(12), "answered", 0)]
 
 
-def _missed(dice: _Dice) -> list[_Try]:
+def missed(dice: Dice) -> list[_ShapedLeg]:
+    """Leg a only, not answered."""
     return [("a", dice.below(45), "missed", 0)]
 
 
-def _several_b(dice: _Dice) -> list[_Try]:
+def several_b(dice: Dice) -> list[_ShapedLeg]:
+    """One to three failed b legs, 20 seconds apart, then an answered one and leg a."""
     failed = [
         ("b", dice.below(30), _FAILURES[dice.below(len(_FAILURES))], 20 * number)
         for number in range(1 + dice.below(3))
     ]
     waited = 20 * len(failed)
-    (_, talk, _, _), (_, whole, _, _) = _answered(dice)
+    (_, talk, _, _), (_, whole, _, _) = answered(dice)
     return [*failed, ("b", talk, "answered", waited), ("a", whole + waited, "answered", 0)]
 
 
-def _twins(dice: _Dice) -> list[_Try]:
+def twins(dice: Dice) -> list[_ShapedLeg]:
+    """Two missed b legs with the same values, and an answered leg a."""
     twin = ("b", 0, "missed", 1)
     return [twin, twin, ("a", 5 + dice.below(60), "answered", 0)]
 
 
-_SHAPES: Mapping[str, Callable[[_Dice], list[_Try]]] = {
-    "missed": _missed,
-    "single_object": _missed,
-    "several_b": _several_b,
-    "growing": _several_b,
-    "shrinking": _several_b,
-    "twins": _twins,
-}
-
-
-def _invent_call(tries: Sequence[_Try], dice: _Dice, epoch: float, days: int) -> list[SentLeg]:
+def invent_legs(shape: Shape, dice: Dice, *, epoch: float, days: int) -> list[SentLeg]:
+    """Invent the legs of a call of this shape, on one of the `days` before `epoch` (epoch seconds)."""
+    shaped = shape(dice)
     seconds_into_day = dice.below(72_000)
     started = int(epoch) - 82_800 + seconds_into_day - 86_400 * dice.below(days)
     cents = 2_000_000 - 20 * seconds_into_day - dice.below(20)
     rate = _RATES[dice.below(len(_RATES))]
-    own, other, agent = 4_471_000_000 + dice.below(20), _someone(dice), 9_100_000_000 + dice.below(30)
+    own, other, agent = 4_471_000_000 + dice.below(20), _customer(dice), 9_100_000_000 + dice.below(30)
     is_inbound = dice.below(10) < 3  # noqa: PLR2004 (three calls in ten)
     legs: list[SentLeg] = []
-    for letter, duration, status, after in tries:
+    for letter, duration, status, after in shaped:
         charge = rate if status == "answered" else 0
         cents -= charge
         if is_inbound:
@@ -164,8 +105,8 @@ def _invent_call(tries: Sequence[_Try], dice: _Dice, epoch: float, days: int) ->
     return legs
 
 
-def _someone(dice: _Dice) -> int:
-    """A stranger's number: Indian with the country code, Indian without, or foreign, all without a plus."""
+def _customer(dice: Dice) -> int:
+    """Draw a customer's number: foreign, or Indian with or without the country code; never with a plus."""
     kind = dice.below(20)
     if kind < 2:  # noqa: PLR2004 (one in ten)
         return _ABROAD[dice.below(len(_ABROAD))] + dice.below(90)
@@ -173,7 +114,18 @@ def _someone(dice: _Dice) -> int:
     return national if kind < 8 else 91 * 10**10 + national  # noqa: PLR2004 (three in ten)
 
 
-def _end_now(legs: list[SentLeg], instant: float) -> None:
-    """Date the legs so that each of them ended at this instant."""
-    for leg in legs:
-        leg["time"] = int(instant * 1000) - seconds_of(leg) * 1000
+def as_text(leg: SentLeg) -> SentLeg:
+    """Return a leg with its numbers as text, and with an agent's ID in place of the agent's number."""
+    has_agent = leg["leg"] == ("b" if leg["direction"] == "inbound" else "a")
+    return {
+        **leg,
+        **{field: str(leg[field]) for field in ("duration", "time")},
+        **{field: f"{leg[field]:.6f}" for field in ("rate", "balance")},
+        "from": _dialled(leg["from"]),
+        "to": f"209_11111{str(leg['to'])[-2:]}" if has_agent else _dialled(leg["to"]),
+    }
+
+
+def _dialled(number: int) -> str:
+    """Write a number as similar APIs do: with its trunk zero, or with a blank in place of the plus."""
+    return f"0{number}" if number < 10**10 else f" {number}"

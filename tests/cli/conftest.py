@@ -1,4 +1,4 @@
-"""What all tests of the command line share: an operator with a home folder of their own, and an API."""
+"""Fixtures of the command tests: an operator with an own home folder, and an API."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def answering() -> Iterator[Callable[[Callable[[str], tuple[int, bytes]]], str]]
 
 @pytest.fixture
 def new_operator(tmp_path: Path) -> Iterator[Operator]:
-    """An operator for whom nothing is configured, and who has no database yet."""
+    """An operator without settings and without a database."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     home = tmp_path / "home"
     home.mkdir()
@@ -50,7 +50,7 @@ def new_operator(tmp_path: Path) -> Iterator[Operator]:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database that the migrations built, to be copied: building one takes a second."""
+    """A migrated database to copy: migrating takes a second."""
     home = tmp_path_factory.mktemp("template")
     someone = Operator(home)
     finished = someone.run("db", "upgrade")

@@ -1,4 +1,4 @@
-"""The doctor: each trouble by its word, its remedy and its exit code, and nothing changed by looking."""
+"""The doctor: each problem has a result, a remedy and an exit code, and checking changes nothing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from support.servers import do_without
 
 from etl.db.engine import read_url, shown_url
 from etl.db.tables import api_accounts
-from etl.doctor.api import UNKNOWN_REQUEST_ID
-from etl.doctor.configuration import check_settings
+from etl.doctor import UNKNOWN_REQUEST_ID, check_metrics_file, check_settings
 from etl.settings import Settings
 
 CHECKS = ["configuration", "accounts", "secret files", "metrics file", "database", "clock", "schema"]
@@ -25,15 +24,17 @@ OTHER_HOST = "INSERT INTO sync_runs (command, host, pid, version) VALUES ('sync'
 
 
 class Examined:
-    """What one examination found, by check."""
+    """The findings of one call, by check."""
 
     def __init__(self, document):
         self.code = document["exit_code"]
         self.by_check = {
             " ".join(filter(None, (one["check"], one["account"]))): one for one in document["checks"]
         }
-        self.words = {check: one["result"] for check, one in self.by_check.items()}
-        self.amiss = {check: word for check, word in self.words.items() if word not in ("ok", "skipped")}
+        self.results = {check: one["result"] for check, one in self.by_check.items()}
+        self.problems = {
+            check: result for check, result in self.results.items() if result not in ("ok", "skipped")
+        }
 
     def found(self, check):
         return self.by_check[check]["found"]
@@ -43,7 +44,7 @@ class Examined:
 
 
 def examine(operator: Operator, *options, **environment) -> Examined:
-    """Let the doctor look, and fail where its exit code is not what it writes."""
+    """Run the doctor, and fail if the process does not exit with the code that the document gives."""
     result = operator.type(*options, "doctor", "--json", **environment)
     assert result.stderr == ""
     examined = Examined(json.loads(result.stdout))
@@ -71,10 +72,10 @@ def free_port():
         return listener.getsockname()[1]
 
 
-# All well, and nothing changed
+# No problems, and nothing changed
 
 
-def test_where_all_is_well_each_check_is_one_line_and_the_exit_code_is_0(operator):
+def test_without_problems_each_check_prints_one_line_and_the_exit_code_is_0(operator):
     finished = operator.run("doctor")
 
     assert (finished.code, finished.stderr) == (0, "")
@@ -95,13 +96,13 @@ def test_where_all_is_well_each_check_is_one_line_and_the_exit_code_is_0(operato
             69,
             [
                 "failed    api default: 127.0.0.1 gives no valid answer (the call to 127.0.0.1 failed: ",
-                "          → see that api_url",
+                "          → Check that api_url",
             ],
         ),
         (
             {},
             77,
-            ["failed    api default: 127.0.0.1 refuses the credentials (", "          → compare"],
+            ["failed    api default: 127.0.0.1 refuses the credentials (", "          → Compare"],
         ),
         (
             {"CDR_SYNC_WORKERS": "0"},
@@ -111,21 +112,21 @@ def test_where_all_is_well_each_check_is_one_line_and_the_exit_code_is_0(operato
     ],
     ids=["1", "69", "77", "78"],
 )
-def test_what_is_amiss_is_told_with_its_remedy_in_a_line_below_and_by_the_exit_code(
+def test_a_problem_is_printed_with_its_remedy_on_the_next_line_and_sets_the_exit_code(
     operator, simulator, settings, code, lines
 ):
     simulator.outage = "unauthorized_body" if code == 77 else None
     finished = operator.run("doctor", **settings)
-    told = finished.stdout.splitlines()
-    (place,) = (number for number, line in enumerate(told) if line.startswith("failed"))
+    printed = finished.stdout.splitlines()
+    (place,) = (number for number, line in enumerate(printed) if line.startswith("failed"))
 
     assert finished.code == code
-    assert told[place].startswith(lines[0])
-    assert told[place + 1].startswith(lines[1])
+    assert printed[place].startswith(lines[0])
+    assert printed[place + 1].startswith(lines[1])
     assert "\x1b" not in finished.stdout
 
 
-def test_looking_stores_nothing_and_asks_once_for_the_request_that_is_known_to_be_good(operator, simulator):
+def test_it_stores_nothing_and_asks_once_for_the_known_good_request(operator, simulator):
     remember_canary(operator)
     before, calls = contents(operator), dict(simulator.calls)
     examined = examine(operator)
@@ -135,7 +136,7 @@ def test_looking_stores_nothing_and_asks_once_for_the_request_that_is_known_to_b
     assert simulator.calls == {**calls, "answered-1": calls["answered-1"] + 1}
 
 
-def test_without_such_a_request_it_asks_once_for_one_that_cannot_exist(operator, simulator):
+def test_without_a_known_good_request_it_asks_once_for_one_that_cannot_exist(operator, simulator):
     before = contents(operator)
     examined = examine(operator)
 
@@ -144,16 +145,16 @@ def test_without_such_a_request_it_asks_once_for_one_that_cannot_exist(operator,
     assert simulator.calls == {UNKNOWN_REQUEST_ID: 1}
 
 
-def test_a_database_that_does_not_exist_is_named_and_not_made(new_operator, simulator):
+def test_a_database_that_does_not_exist_is_named_and_not_created(new_operator, simulator):
     new_operator.connect(simulator)
     before = sorted(new_operator.home.rglob("*"))
     examined = examine(new_operator)
 
     assert examined.code == 78
-    assert examined.amiss == {"database": "failed"}
+    assert examined.problems == {"database": "failed"}
     assert str(new_operator.database) in examined.found("database")
     assert "cdr-sync db upgrade" in examined.remedy("database")
-    assert [examined.words[check] for check in ("clock", "schema", "SQLite file", "api default")] == [
+    assert [examined.results[check] for check in ("clock", "schema", "SQLite file", "api default")] == [
         *["skipped"] * 3,
         "ok",
     ]
@@ -163,14 +164,14 @@ def test_a_database_that_does_not_exist_is_named_and_not_made(new_operator, simu
 # Configuration, accounts, secret files
 
 
-def test_all_wrong_settings_are_told_at_once_and_what_needs_them_is_skipped(operator, simulator):
+def test_all_wrong_settings_are_reported_at_once_and_checks_that_need_them_are_skipped(operator, simulator):
     settings = {"CDR_SYNC_WORKERS": "many", "CDR_SYNC_LEASE": "1s", "PIOPIY_APP_ID": "me"}
     examined = examine(operator, **settings)
     names = ("CDR_SYNC_WORKERS", "lease", "app_id")
 
     assert examined.code == 78
     assert [name for name in names if name not in examined.found("configuration")] == []
-    assert examined.words == {"configuration": "failed", **dict.fromkeys([*CHECKS[1:], "api"], "skipped")}
+    assert examined.results == {"configuration": "failed", **dict.fromkeys([*CHECKS[1:], "api"], "skipped")}
     assert "configuration" in examined.found("database")
     assert simulator.total_calls == 0
 
@@ -179,32 +180,32 @@ def test_settings_that_contradict_each_other_are_a_warning(operator):
     examined = examine(operator, CDR_SYNC_LEASE="119s", CDR_SYNC_TRIES="2")
     enough = examine(operator, CDR_SYNC_LEASE="120s", CDR_SYNC_TRIES="2")
 
-    assert (examined.code, examined.amiss) == (0, {"configuration": "warning"})
+    assert (examined.code, examined.problems) == (0, {"configuration": "warning"})
     assert "120s" in examined.remedy("configuration")
-    assert (enough.code, enough.amiss) == (0, {})
+    assert (enough.code, enough.problems) == (0, {})
 
 
-def test_a_file_that_is_not_read_since_its_value_is_set_too_is_a_warning(operator, tmp_path):
+def test_a_file_that_is_not_read_because_the_value_itself_is_set_is_a_warning(operator, tmp_path):
     (tmp_path / "secret").write_text("a newer one")
     examined = examine(operator, PIOPIY_SECRET_FILE=str(tmp_path / "secret"))
     alone = examine(operator, PIOPIY_SECRET_FILE="")
 
-    assert (examined.code, examined.amiss) == (0, {"configuration": "warning"})
+    assert (examined.code, examined.problems) == (0, {"configuration": "warning"})
     assert examined.found("configuration").splitlines()[-1:] == [
-        "PIOPIY_SECRET_FILE is not read, since PIOPIY_SECRET is set too"
+        "PIOPIY_SECRET_FILE is not read, because PIOPIY_SECRET is set too"
     ]
-    assert (alone.code, alone.amiss) == (0, {})
+    assert (alone.code, alone.problems) == (0, {})
 
 
-def test_variables_that_are_no_settings_are_a_warning_beside_others(operator):
+def test_variables_that_are_not_settings_are_a_warning_among_others(operator):
     examined = examine(operator, CDR_SYNC_WORKER="4", CDR_SYNC_ZZZ="1", CDR_SYNC_LEASE="61s")
 
-    assert (examined.code, examined.amiss) == (0, {"configuration": "warning"})
+    assert (examined.code, examined.problems) == (0, {"configuration": "warning"})
     assert examined.found("configuration").splitlines()[1:] == [
-        "there is no setting CDR_SYNC_WORKER: did you mean CDR_SYNC_WORKERS?",
+        "there is no setting CDR_SYNC_WORKER. Did you mean CDR_SYNC_WORKERS?",
         "there is no setting CDR_SYNC_ZZZ",
     ]
-    assert examined.remedy("configuration").endswith("; unset or rename the variables that are no settings")
+    assert examined.remedy("configuration").endswith("; Unset or rename the variables that are not settings")
     assert operator.type("sync", CDR_SYNC_WORKER="4").output == ""
 
 
@@ -227,22 +228,22 @@ def test_a_secret_that_would_go_to_another_machine_as_plain_text_is_a_warning(ur
     assert ("as plain text" in finding.found, "https://" in (finding.remedy or "")) == (is_open, is_open)
 
 
-def test_without_credentials_everything_else_is_looked_at(operator):
+def test_without_credentials_everything_else_is_checked(operator):
     examined = examine(operator, PIOPIY_APP_ID="", PIOPIY_SECRET="")
 
     assert examined.code == 78
-    assert examined.amiss == {"accounts": "failed"}
-    assert (examined.words["schema"], examined.words["api"]) == ("ok", "skipped")
+    assert examined.problems == {"accounts": "failed"}
+    assert (examined.results["schema"], examined.results["api"]) == ("ok", "skipped")
     assert "PIOPIY_SECRET_FILE" in examined.remedy("accounts")
 
 
 @pytest.mark.parametrize(
-    ("mode", "word"), [(0o600, "ok"), (0o400, "ok"), (0o640, "warning"), (0o604, "warning")]
+    ("mode", "result"), [(0o600, "ok"), (0o400, "ok"), (0o640, "warning"), (0o604, "warning")]
 )
 @pytest.mark.parametrize(
     "variable", ["PIOPIY_SECRET_FILE", "CDR_SYNC_DATABASE_URL_FILE", "CDR_SYNC_PING_URL_FILE"]
 )
-def test_a_secret_that_others_can_read_is_a_warning(operator, simulator, variable, mode, word):
+def test_a_secret_that_others_can_read_is_a_warning(operator, simulator, variable, mode, result):
     contents = {
         "PIOPIY_SECRET_FILE": simulator.secret,
         "CDR_SYNC_DATABASE_URL_FILE": f"sqlite:///{operator.database}",
@@ -256,26 +257,26 @@ def test_a_secret_that_others_can_read_is_a_warning(operator, simulator, variabl
     )
 
     assert examined.code == 0
-    assert examined.amiss == ({} if word == "ok" else {"secret files": word})
+    assert examined.problems == ({} if result == "ok" else {"secret files": result})
     assert str(file) in examined.found("secret files")
-    assert word == "ok" or examined.remedy("secret files") == f"chmod go-rwx '{file}'"
+    assert result == "ok" or examined.remedy("secret files") == f"chmod go-rwx '{file}'"
 
 
 @pytest.mark.parametrize(
-    ("line", "word"),
+    ("line", "result"),
     [
         ('ping_url = "http://127.0.0.1:9/secret"', "warning"),
         (f'proxy = "http://me:{PASSWORD}@127.0.0.1:9"', "warning"),
         ("workers = 2", "ok"),
     ],
 )
-def test_a_settings_file_is_a_secret_file_where_it_holds_a_secret(operator, line, word):
+def test_a_settings_file_that_holds_a_secret_counts_as_a_secret_file(operator, line, result):
     file = operator.home / "settings.toml"
     file.write_text(line)
     file.chmod(0o644)
     examined = examine(operator, "--config", file)
 
-    assert examined.words["secret files"] == word
+    assert examined.results["secret files"] == result
     assert str(file) in examined.found("configuration")
 
 
@@ -297,15 +298,13 @@ def test_every_database_is_named_with_its_version(operator, database_url):
     examined = examine(operator, CDR_SYNC_DATABASE_URL=database_url)
     name = read_url(database_url).get_backend_name()
 
-    assert (examined.code, examined.amiss) == (0, {})
+    assert (examined.code, examined.problems) == (0, {})
     assert examined.found("database").lower().startswith(f"{name} ")
     assert shown_url(database_url) in examined.found("database")
-    assert ("SQLite file" in examined.words) == (name == "sqlite")
+    assert ("SQLite file" in examined.results) == (name == "sqlite")
 
 
-def test_the_request_that_is_known_to_be_good_is_found_in_every_database(
-    operator, database_url, engine, simulator
-):
+def test_the_known_good_request_is_found_in_every_database(operator, database_url, engine, simulator):
     with engine.begin() as connection:
         connection.execute(api_accounts.insert().values(account="default", canary_request_id="not_found-1"))
     examined = examine(operator, CDR_SYNC_DATABASE_URL=database_url)
@@ -317,36 +316,36 @@ def test_the_request_that_is_known_to_be_good_is_found_in_every_database(
 @pytest.mark.parametrize(
     ("change", "found", "remedy"),
     [
-        ("UPDATE alembic_version SET version_num = '0001'", "behind", "cdr-sync db upgrade"),
-        ("UPDATE alembic_version SET version_num = '9999'", "newer", "upgrade cdr-sync"),
+        ("UPDATE alembic_version SET version_num = '0001'", "older", "cdr-sync db upgrade"),
+        ("UPDATE alembic_version SET version_num = '9999'", "newer", "Upgrade cdr-sync"),
         ("DROP TABLE alembic_version", "no tables", "cdr-sync db upgrade"),
     ],
-    ids=["behind", "ahead", "missing"],
+    ids=["older", "newer", "missing"],
 )
-def test_a_schema_that_is_not_the_one_needed_is_78(operator, engine, change, found, remedy):
+def test_a_schema_of_another_version_exits_78(operator, engine, change, found, remedy):
     with engine.begin() as connection:
         connection.execute(text(change))
     examined = examine(operator, CDR_SYNC_DATABASE_URL=str(engine.url))
 
     assert examined.code == 78
-    assert examined.amiss == {"schema": "failed"}
+    assert examined.problems == {"schema": "failed"}
     assert found in examined.found("schema")
     assert remedy in examined.remedy("schema")
-    assert (examined.words["database"], examined.words["api default"]) == ("ok", "ok")
-    assert examined.words.get("SQLite file") in (None, "skipped")
+    assert (examined.results["database"], examined.results["api default"]) == ("ok", "ok")
+    assert examined.results.get("SQLite file") in (None, "skipped")
 
 
 @pytest.mark.databases("postgresql", "mariadb")
-@pytest.mark.parametrize("trouble", ["nobody listens", "an unknown user", "an unknown database"])
-def test_a_server_that_lets_nobody_in_is_69_and_no_password_is_shown(
-    operator, database_url, free_port, trouble
+@pytest.mark.parametrize("problem", ["no server on the port", "an unknown user", "an unknown database"])
+def test_a_server_that_cannot_be_used_exits_69_and_no_password_is_shown(
+    operator, database_url, free_port, problem
 ):
     url = read_url(database_url)
     wrong = {
-        "nobody listens": url.set(port=free_port),
+        "no server on the port": url.set(port=free_port),
         "an unknown user": url.set(username="nobody"),
         "an unknown database": url.set(database="nothing"),
-    }[trouble].set(password=PASSWORD)
+    }[problem].set(password=PASSWORD)
     whole = wrong.render_as_string(hide_password=False)
     examined, text = (
         examine(operator, CDR_SYNC_DATABASE_URL=whole),
@@ -354,8 +353,8 @@ def test_a_server_that_lets_nobody_in_is_69_and_no_password_is_shown(
     )
 
     assert examined.code == text.exit_code == 69
-    assert examined.amiss == {"database": "failed"}
-    assert [examined.words[check] for check in ("clock", "schema", "api default")] == [
+    assert examined.problems == {"database": "failed"}
+    assert [examined.results[check] for check in ("clock", "schema", "api default")] == [
         "skipped",
         "skipped",
         "ok",
@@ -363,44 +362,44 @@ def test_a_server_that_lets_nobody_in_is_69_and_no_password_is_shown(
     assert PASSWORD not in text.output + str(examined.by_check)
 
 
-def test_neither_a_password_nor_the_query_of_a_url_is_shown():
+def test_a_url_is_shown_without_password_and_query():
     url = f"postgresql://cdr:{PASSWORD}@db/cdr?sslpassword={PASSWORD}"
 
     assert shown_url(url) == "postgresql+psycopg://cdr:***@db/cdr"
 
 
 @pytest.mark.parametrize("url", ["nonsense", "oracle://db/cdr"])
-def test_a_database_url_that_is_none_is_78(operator, url):
+def test_an_invalid_database_url_exits_78(operator, url):
     examined = examine(operator, CDR_SYNC_DATABASE_URL=url)
 
     assert examined.code == 78
-    assert examined.amiss == {"database": "failed"}
+    assert examined.problems == {"database": "failed"}
     assert "CDR_SYNC_DATABASE_URL" in examined.remedy("database")
 
 
 @pytest.mark.databases("postgresql", "mariadb")
-def test_an_option_in_the_url_that_the_driver_does_not_know_is_78(operator, database_url):
+def test_an_option_in_the_url_that_the_driver_does_not_support_exits_78(operator, database_url):
     wrong = read_url(database_url).set(password=PASSWORD, query={"nonsense": "1"})
     examined = examine(operator, CDR_SYNC_DATABASE_URL=wrong.render_as_string(hide_password=False))
 
     assert examined.code == 78
-    assert examined.amiss == {"database": "failed"}
+    assert examined.problems == {"database": "failed"}
     assert "nonsense" in examined.found("database")
     assert PASSWORD not in str(examined.by_check)
 
 
-def test_a_file_that_is_no_database_is_69(operator):
+def test_a_file_that_is_not_a_database_exits_69(operator):
     operator.database.write_text("nothing of the kind " * 100)
     examined = examine(operator)
 
     assert examined.code == 69
-    assert examined.amiss == {"database": "failed"}
+    assert examined.problems == {"database": "failed"}
 
 
-@pytest.mark.databases("postgresql")  # each database's own clock agrees above, where all is well
-@pytest.mark.parametrize(("offset", "told"), [("+60s", "ahead of"), ("-60s", "behind")])
-def test_a_clock_that_is_wrong_is_a_warning_that_says_that_it_decides_nothing(
-    operator, database_url, offset, told
+@pytest.mark.databases("postgresql")  # the clocks of the other databases agree in the tests above
+@pytest.mark.parametrize(("offset", "direction"), [("+60s", "ahead of"), ("-60s", "behind")])
+def test_a_wrong_clock_is_a_warning_that_says_the_job_is_not_affected(
+    operator, database_url, offset, direction
 ):
     if not FAKETIME.exists():
         do_without("no libfaketime: run `apt-get install libfaketime`")
@@ -409,16 +408,16 @@ def test_a_clock_that_is_wrong_is_a_warning_that_says_that_it_decides_nothing(
     examined = Examined(json.loads(finished.stdout))
 
     assert finished.code == 0
-    assert examined.amiss == {"clock": "warning"}
-    assert f"{told} the database's; it decides nothing" in examined.found("clock")
+    assert examined.problems == {"clock": "warning"}
+    assert f"{direction} the database's; the job is not affected" in examined.found("clock")
 
 
-def test_a_file_that_several_machines_use_is_a_warning(operator):
+def test_a_sqlite_file_that_several_machines_use_is_a_warning(operator):
     for host in ("one", "two"):
         operator.rows(OTHER_HOST, host)
     examined = examine(operator)
 
-    assert (examined.code, examined.amiss) == (0, {"SQLite file": "warning"})
+    assert (examined.code, examined.problems) == (0, {"SQLite file": "warning"})
     assert "one, two" in examined.found("SQLite file")
 
 
@@ -426,7 +425,7 @@ def test_a_file_that_several_machines_use_is_a_warning(operator):
 
 
 @pytest.mark.parametrize("form", ["body", "http"])
-def test_a_404_for_the_request_that_is_known_to_be_good_is_77(operator, simulator, form):
+def test_a_404_for_the_known_good_request_exits_77(operator, simulator, form):
     remember_canary(operator)
     simulator.auth_error_form, simulator.secret = form, "a new one that nobody configured"
     examined = examine(operator)
@@ -436,17 +435,17 @@ def test_a_404_for_the_request_that_is_known_to_be_good_is_77(operator, simulato
 
 
 @pytest.mark.parametrize("form", ["body", "http"])
-def test_a_404_for_one_that_cannot_exist_tells_nothing_about_the_credentials(operator, simulator, form):
+def test_a_404_for_a_request_that_cannot_exist_does_not_prove_wrong_credentials(operator, simulator, form):
     simulator.auth_error_form, simulator.secret = form, "a new one that nobody configured"
     examined = examine(operator)
 
-    assert (examined.code, examined.amiss) == (0, {"api default": "warning"})
-    assert "not told" in examined.found("api default")
+    assert (examined.code, examined.problems) == (0, {"api default": "warning"})
+    assert "could not verify the credentials" in examined.found("api default")
     assert "cdr-sync fetch ID" in examined.remedy("api default")
 
 
 @pytest.mark.parametrize(
-    ("outage", "code", "word"),
+    ("outage", "code", "result"),
     [
         ("unauthorized_body", 77, "failed"),
         ("error_500", 69, "failed"),
@@ -461,11 +460,11 @@ def test_a_404_for_one_that_cannot_exist_tells_nothing_about_the_credentials(ope
         ("none", 0, "ok"),
     ],
 )
-def test_an_answer_is_judged_as_the_job_judges_it(operator, simulator, outage, code, word):
+def test_an_answer_is_judged_as_a_run_judges_it(operator, simulator, outage, code, result):
     simulator.outage = outage
     examined = examine(operator)
 
-    assert (examined.code, examined.words["api default"]) == (code, word)
+    assert (examined.code, examined.results["api default"]) == (code, result)
 
 
 def test_the_deadline_of_a_call_is_kept(operator, simulator):
@@ -483,11 +482,11 @@ def test_each_account_is_asked_for_with_its_own_credentials(operator, simulator)
     good = examine(operator, "--config", file, SALES="another")
     bad = examine(operator, "--config", file, SALES="wrong")
 
-    assert (good.code, good.words["api sales"]) == (0, "ok")
-    assert (bad.words["api default"], bad.words["api sales"]) == ("ok", "warning")
+    assert (good.code, good.results["api sales"]) == (0, "ok")
+    assert (bad.results["api default"], bad.results["api sales"]) == ("ok", "warning")
 
 
-# Metrics, and several troubles at once
+# Metrics, and several problems at once
 
 
 def test_a_metrics_file_that_a_run_could_write_is_not_written(operator):
@@ -495,22 +494,22 @@ def test_a_metrics_file_that_a_run_could_write_is_not_written(operator):
     good = examine(operator, CDR_SYNC_METRICS_FILE=str(file))
     a_folder = examine(operator, CDR_SYNC_METRICS_FILE=str(operator.home))
 
-    assert (good.code, good.words["metrics file"]) == (0, "ok")
-    assert (a_folder.code, a_folder.amiss) == (1, {"metrics file": "failed"})
+    assert (good.code, good.results["metrics file"]) == (0, "ok")
+    assert (a_folder.code, a_folder.problems) == (1, {"metrics file": "failed"})
     assert not file.exists()
 
 
-def test_a_metrics_folder_without_the_right_to_write_is_a_failure(operator, monkeypatch):
-    # Root, as whom tests may run, has every right.
-    monkeypatch.setattr("etl.doctor.configuration.os.access", lambda *_: False)
-    examined = examine(operator, CDR_SYNC_METRICS_FILE=str(operator.home / "cdr-sync.prom"))
+def test_a_metrics_folder_without_the_right_to_write_is_a_failure(tmp_path):
+    # Tests may run as root, who has every right.
+    finding = check_metrics_file(str(tmp_path / "cdr-sync.prom"), may_access=lambda *_: False)
 
-    assert (examined.code, examined.amiss) == (1, {"metrics file": "failed"})
-    assert str(operator.home) in examined.found("metrics file")
+    assert (finding.result, finding.exit_code) == ("failed", 1)
+    assert str(tmp_path) in finding.found
+    assert "another metrics_file" in finding.remedy
 
 
 @pytest.mark.parametrize(
-    ("troubles", "code"),
+    ("problems", "code"),
     [
         ({"schema", "refused", "metrics"}, 78),
         ({"database", "refused", "metrics"}, 77),
@@ -521,16 +520,16 @@ def test_a_metrics_folder_without_the_right_to_write_is_a_failure(operator, monk
     ],
     ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else None,
 )
-def test_of_several_troubles_the_gravest_is_the_exit_code(operator, simulator, troubles, code):
-    environment = {"CDR_SYNC_METRICS_FILE": "/nowhere/x.prom"} if "metrics" in troubles else {}
-    if "schema" in troubles:
+def test_the_gravest_of_several_problems_sets_the_exit_code(operator, simulator, problems, code):
+    environment = {"CDR_SYNC_METRICS_FILE": "/nowhere/x.prom"} if "metrics" in problems else {}
+    if "schema" in problems:
         operator.rows("DROP TABLE alembic_version")
-    if "database" in troubles:
+    if "database" in problems:
         operator.database.write_text("nothing of the kind " * 100)
-    simulator.outage = {True: "unauthorized_body"}.get("refused" in troubles) or (
-        "error_500" if "down" in troubles else None
+    simulator.outage = {True: "unauthorized_body"}.get("refused" in problems) or (
+        "error_500" if "down" in problems else None
     )
     examined = examine(operator, **environment)
 
     assert examined.code == code
-    assert len(examined.amiss) == len(troubles)
+    assert len(examined.problems) == len(problems)

@@ -93,8 +93,8 @@ def test_a_run_against_a_web_page_names_the_url_setting(operator, answering):
     result = operator.type("sync", CDR_SYNC_API_URL=url)
 
     assert result.exit_code == 77
-    assert "PIOPIY's API does not answer account 'default' (HTTP status 404: " in result.stderr
-    assert "is CDR_SYNC_API_URL right?). If it is, check app ID and secret; " in result.stderr
+    assert "Account 'default' gets no answer from PIOPIY's API (HTTP status 404: " in result.stderr
+    assert "is CDR_SYNC_API_URL right?). If CDR_SYNC_API_URL is right, check app ID" in result.stderr
     assert operator.rows("SELECT DISTINCT state, attempts FROM cdr_requests") == [("pending", 0)]
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 
 import pytest
-from support.operators import finish
+from support.operators import PATIENCE, finish
 
 SECRET = "kXq7Zr2vNw9LmT4yHb6JcF8sPd3GaE5uQ1RoVi0B"
 BROKEN_PARSER = """
@@ -59,7 +59,7 @@ def test_a_verbose_run_logs_that_even_the_canary_got_no_answer(operator, simulat
     simulator.outage = "error_500"
     operator.type("enqueue", *(f"answered-{number}" for number in range(6)))
     *requests, last = lines_of(operator.type("--verbose", "sync"))
-    (canary,) = (line for line in requests if line["event"].startswith("A request that is known to be good"))
+    (canary,) = (line for line in requests if line["event"].startswith("A request known to be good"))
 
     assert canary["event"].endswith("does not answer either")
     assert (canary["request_id"], canary["error_kind"], canary["run"]) == (
@@ -139,7 +139,7 @@ def test_a_verbose_run_continues_if_stderr_is_closed(operator):
     process = operator.start("--verbose", "sync")
     process.stderr.close()
     process.stderr = None
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
 
     assert operator.states() == {"done": 30}
     assert operator.rows("SELECT outcome FROM sync_runs") == [("ok",)]

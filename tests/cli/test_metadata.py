@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
 from etl.db.tables import metadata
 from etl.db.views import view_metadata
+
+TOP = Path(__file__).parents[2]
+
+
+def test_the_file_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("script", TOP / "docs" / "datasette_metadata.py")
+    script = importlib.util.module_from_spec(spec)
+    sys.modules["script"] = script  # where dataclasses look for it
+    spec.loader.exec_module(script)
+
+    assert (TOP / "etl" / "datasette.json").read_text() == script.text(), "run `make docs`"
 
 
 def test_everything_in_the_database_is_described_with_the_comments_of_the_schema(operator):
@@ -35,7 +49,7 @@ def test_tables_that_analysts_do_not_need_are_hidden(operator):
     }
 
 
-def test_the_database_is_called_by_the_stem_of_its_file(operator):
+def test_the_database_is_named_after_its_file(operator):
     renamed = shutil.copy(operator.database, operator.home / "calls_2026-11.db")
     document = json.loads(operator.type("--database-url", f"sqlite:///{renamed}", "metadata").stdout)
     (dashboard,) = document["plugins"]["datasette-dashboards"].values()
@@ -44,7 +58,7 @@ def test_the_database_is_called_by_the_stem_of_its_file(operator):
     assert {chart["db"] for chart in dashboard["charts"].values()} == {"calls_2026-11"}
 
 
-def test_a_dashboard_that_would_stay_empty_is_left_out_and_that_is_told(operator):
+def test_a_dashboard_that_would_stay_empty_is_left_out_with_a_warning(operator):
     renamed = shutil.copy(operator.database, operator.home / "Calls 2026.11.db")
     result = operator.type("--database-url", f"sqlite:///{renamed}", "metadata")
     document = json.loads(result.stdout)
@@ -63,7 +77,7 @@ def test_a_file_is_written_whole_or_not_at_all(operator):
     assert sorted(operator.home.glob("*metadata*")) == [target]
 
 
-def test_a_file_that_cannot_be_written_is_told(operator):
+def test_a_file_that_cannot_be_written_is_reported(operator):
     result = operator.type("metadata", "--output", operator.home / "nowhere" / "metadata.json")
 
     assert result.exit_code == 2
@@ -74,7 +88,7 @@ def test_a_file_that_cannot_be_written_is_told(operator):
     "url",
     ["postgresql://analyst:hidden@127.0.0.1:1/cdr", "mysql://analyst:hidden@127.0.0.1:1/cdr", "sqlite://"],
 )
-def test_what_datasette_cannot_read_is_refused_before_anything_is_asked(operator, url):
+def test_a_database_that_datasette_cannot_read_is_refused_without_connecting(operator, url):
     result = operator.type("--database-url", url, "metadata")
 
     assert (result.exit_code, result.stdout) == (2, "")
@@ -82,9 +96,9 @@ def test_what_datasette_cannot_read_is_refused_before_anything_is_asked(operator
     assert "hidden" not in result.stderr
 
 
-def test_a_schema_that_is_not_the_present_one_is_not_described(operator):
+def test_a_schema_of_another_version_is_not_described(operator):
     operator.rows("UPDATE alembic_version SET version_num = '0001'")
     result = operator.type("metadata")
 
     assert (result.exit_code, result.stdout) == (78, "")
-    assert "run `cdr-sync db upgrade`" in result.stderr
+    assert "`cdr-sync db upgrade`" in result.stderr

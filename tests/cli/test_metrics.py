@@ -1,8 +1,7 @@
-"""The metrics file: true figures in the words of Prometheus, whole at every instant, whatever the run."""
+"""The metrics file: correct figures in the format of Prometheus, never half written, after any run."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -10,8 +9,8 @@ import subprocess
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from etl.monitoring import textfile
-from etl.monitoring.textfile import replace_file, value_in_file
+from etl.atomic_file import whole_file
+from etl.monitoring import replace_file, value_in_file
 
 PROMTOOL = shutil.which("promtool")
 
@@ -40,7 +39,7 @@ def now(operator):
     return now
 
 
-def test_a_run_writes_what_it_did_and_how_the_queue_stands(operator, path):
+def test_a_run_writes_its_results_and_the_state_of_the_queue(operator, path):
     ids = [f"answered-{number}" for number in range(20)]
     operator.type("enqueue", *ids, "none-1", "rejected-1", "malformed_money-1")
     before = now(operator)
@@ -62,7 +61,7 @@ def test_a_run_writes_what_it_did_and_how_the_queue_stands(operator, path):
     assert "last_success_timestamp_seconds" not in found
 
 
-def test_slow_calls_are_in_the_classes_of_their_latency(operator, simulator, path):
+def test_slow_calls_are_counted_in_the_buckets_of_their_latency(operator, simulator, path):
     simulator.latency = 0.12
     operator.type("enqueue", *(f"answered-{number}" for number in range(3)))
     operator.type("sync")
@@ -74,7 +73,7 @@ def test_slow_calls_are_in_the_classes_of_their_latency(operator, simulator, pat
     assert found[f"{name}_sum"] >= 0.36
 
 
-def test_an_idle_run_writes_the_file_too_where_the_option_says(operator):
+def test_an_idle_run_writes_the_file_that_the_option_names(operator):
     path = operator.home / "elsewhere.prom"
     result = operator.type("sync", "--metrics-file", path)
     found = metrics(path)
@@ -85,7 +84,7 @@ def test_an_idle_run_writes_the_file_too_where_the_option_says(operator):
     assert 0 <= found["last_run_timestamp_seconds"] - found["last_success_timestamp_seconds"] < 5
 
 
-def test_the_queue_is_seen_as_it_stands(operator, path):
+def test_the_metrics_of_the_queue_are_read_from_the_database(operator, path):
     operator.rows(
         "INSERT INTO cdr_requests (request_id, account, state, last_error_kind, lease_token, lease_until,"
         " finished_at, run_after) VALUES"
@@ -108,7 +107,7 @@ def test_the_queue_is_seen_as_it_stands(operator, path):
     assert 3_600 <= found["oldest_due_age_seconds"] < 3_700
 
 
-def test_the_last_success_outlives_runs_that_fail(operator, simulator, path):
+def test_the_last_success_is_kept_by_runs_that_fail(operator, simulator, path):
     operator.type("sync")
     succeeded_at = metrics(path)["last_success_timestamp_seconds"]
     simulator.outage = "error_500"
@@ -132,7 +131,7 @@ def test_the_last_success_outlives_runs_that_fail(operator, simulator, path):
     }
 
 
-def test_everybody_may_read_the_file_whatever_the_umask(operator, path):
+def test_everybody_can_read_the_file_under_any_umask(operator, path):
     before = os.umask(0o077)
     operator.type("sync")
     os.umask(before)
@@ -140,32 +139,24 @@ def test_everybody_may_read_the_file_whatever_the_umask(operator, path):
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("is_in_place", [False, True], ids=["renamed", "in place"])
-def test_a_reader_never_sees_half_a_file(tmp_path, monkeypatch, is_in_place):
+def test_a_reader_never_sees_half_a_file(tmp_path):
     path = tmp_path / "cdr-sync.prom"
     replace_file(path, b"old 1\n")
-    seen = []
+    with whole_file(path) as file:
+        file.write(b"new 2\n" * 50)
+        file.flush()
+        seen = path.read_bytes(), list(tmp_path.glob("*.prom"))
+        file.write(b"new 2\n" * 50)
+    first = path.stat().st_ino
+    replace_file(path, b"newer 3\n")
 
-    def look(*_):
-        seen.append((path.read_bytes(), [file.name for file in tmp_path.glob("*.prom")]))
-
-    @contextlib.contextmanager
-    def in_place(path, **_):
-        with path.open("wb") as file:
-            yield file
-            look()
-
-    monkeypatch.setattr(os, "fsync", look)  # is called when all is written and nothing renamed
-    if is_in_place:  # the guard taken out
-        monkeypatch.setattr(textfile, "whole_file", in_place)
-    replace_file(path, b"new 2\n" * 100)
-
-    assert path.read_bytes() == b"new 2\n" * 100
-    assert seen == [(b"" if is_in_place else b"old 1\n", ["cdr-sync.prom"])]
+    assert seen == (b"old 1\n", [path])
+    assert path.read_bytes() == b"newer 3\n"
+    assert path.stat().st_ino != first  # the file is replaced, not written in place
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"x{ 1", b"other 5\n", b"x one\n"])
-def test_a_file_that_does_not_tell_a_value_is_no_trouble(tmp_path, content):
+def test_a_file_without_the_value_gives_none(tmp_path, content):
     path = tmp_path / "cdr-sync.prom"
     if content is not None:
         path.write_bytes(content)
@@ -174,7 +165,7 @@ def test_a_file_that_does_not_tell_a_value_is_no_trouble(tmp_path, content):
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not here: it comes with Debian's prometheus")
-def test_promtool_has_nothing_to_say_about_the_file(operator, path):
+def test_promtool_accepts_the_file(operator, path):
     operator.type("enqueue", "answered-1", "malformed_money-1")
     operator.type("sync")
     checked = subprocess.run(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from support.operators import CONSOLE_SCRIPT, finish, wait_until
+from support.operators import CONSOLE_SCRIPT, PATIENCE, finish, wait_until
 
 from etl import __version__
 from etl.simulator import make_request_id
@@ -51,7 +51,7 @@ def test_the_package_can_be_run_as_a_module(operator):
         env=operator.whole_environment(),
         cwd=operator.home,
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=True,
     )
 
@@ -62,7 +62,7 @@ def test_the_package_can_be_run_as_a_module(operator):
 def test_the_module_gives_the_same_exit_codes(operator):
     command = [sys.executable, "-m", "etl", "sync", "--account", "nobody"]
     process = subprocess.run(  # noqa: PLW1510 (the code is what is asked for)
-        command, env=operator.whole_environment(), cwd=operator.home, capture_output=True, timeout=30
+        command, env=operator.whole_environment(), cwd=operator.home, capture_output=True, timeout=PATIENCE
     )
 
     assert process.returncode == 78
@@ -76,7 +76,7 @@ def test_help_and_an_idle_run_import_nothing_that_is_slow_to_import(operator, wo
         env=operator.whole_environment(),
         cwd=operator.home,
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=True,
     )
     imported = imported_by(process)
@@ -91,7 +91,7 @@ def test_help_imports_no_database_library_either(operator):
         env=operator.whole_environment(),
         cwd=operator.home,
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=True,
     )
 
@@ -103,7 +103,7 @@ def test_a_reader_that_stops_early_causes_no_traceback(operator):
     process = operator.start("requests", "list", "--limit", 500, "--json")
     process.stdout.close()
     process.stdout = None
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=PATIENCE)
 
     assert stderr == b""
 

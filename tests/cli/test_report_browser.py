@@ -1,4 +1,4 @@
-"""The report's page in a real browser: on a desk and on a phone, in the light and in the dark, offline."""
+"""The report's page in a real browser: on a desktop and a phone, in light and dark mode, offline."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from support.operators import Operator
 from etl.db.engine import open_engine
 
 pytestmark = pytest.mark.heavy
-PHONE, DESK = 380, 1280
+PHONE, DESKTOP = 380, 1280
 A4 = {"width": 687, "height": 1016, "deviceScaleFactor": 1, "mobile": False}  # less margins of 14 mm
-# The least contrast of a text with what lies behind it, and the text; layers of colour are mixed as painted.
+# The lowest contrast of a text with its background, and the text; layers of colour are mixed as painted.
 CONTRAST = """
 const parse = text => {
   const parts = text.match(/[\\d.]+/g).map(Number);
@@ -43,7 +43,7 @@ for (let node; node = walker.nextNode();) {
 }
 return worst;
 """
-# Tables that go on beyond the frame in which they may be scrolled, or beyond the window.
+# Tables that are wider than the frame in which they scroll, or than the window.
 CUT = """
 return [...document.querySelectorAll('table')].filter(one => one.checkVisibility())
   .filter(one => one.getBoundingClientRect().right > Math.min(
@@ -58,25 +58,25 @@ return [...document.querySelectorAll('section path')].filter(one => !one.closest
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A page on two accounts, as a file."""
+    """The file of a page with two accounts."""
     home = tmp_path_factory.mktemp("reports")
-    someone = Operator(home)
-    assert someone.type("enqueue", "answered-1").exit_code == 0
-    engine = open_engine(f"sqlite:///{someone.database}")
+    operator = Operator(home)
+    assert operator.type("enqueue", "answered-1").exit_code == 0
+    engine = open_engine(f"sqlite:///{operator.database}")
     fill_month(engine, 600)
     engine.dispose()
     path = home / "report.html"
     words = ("--since", "2026-10-01", "--until", "2026-11-01", "--tz", "Asia/Kolkata", "--output", path)
-    assert someone.type("report", *words).exit_code == 0
+    assert operator.type("report", *words).exit_code == 0
     return path
 
 
 @pytest.fixture
 def look(browser, page):  # noqa: F811 (the fixture)
-    """Open the page with a window of some width, in a scheme of colours, with no network; all unfolded."""
+    """Open the page in a window of a width, in a colour scheme, without a network, with all tables open."""
 
-    def opened(width, scheme, *, unfolds=True):
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < DESK}
+    def opened(width, scheme, *, opens_tables=True):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < DESKTOP}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
@@ -84,7 +84,7 @@ def look(browser, page):  # noqa: F811 (the fixture)
         offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
         browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
         browser.get(page.as_uri())
-        if unfolds:
+        if opens_tables:
             browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
         return browser
 
@@ -92,8 +92,8 @@ def look(browser, page):  # noqa: F811 (the fixture)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [PHONE, DESK])
-def test_it_fits_is_read_easily_and_asks_for_nothing(look, width, scheme):
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_the_page_fits_has_enough_contrast_and_loads_nothing(look, width, scheme):
     window = look(width, scheme)
     wide = window.execute_script("return document.documentElement.scrollWidth")
     contrast, text = window.execute_script(CONTRAST)
@@ -112,7 +112,7 @@ def test_it_fits_is_read_easily_and_asks_for_nothing(look, width, scheme):
     assert min(drawn) > 100
 
 
-def test_text_in_plots_is_large_enough_on_a_phone(look):
+def test_text_in_charts_is_large_enough_on_a_phone(look):
     sizes = look(PHONE, "light").execute_script(
         "return [...document.querySelectorAll('svg text')].map(one => one.getBoundingClientRect())"
         ".map(box => Math.min(box.width, box.height))"
@@ -121,14 +121,14 @@ def test_text_in_plots_is_large_enough_on_a_phone(look):
     assert min(size for size in sizes if size) >= 4  # a digit is half as wide as it is high
 
 
-def test_plots_take_their_colours_from_the_scheme(look):
-    light, dark = (set(look(DESK, scheme).execute_script(SERIES)) for scheme in ("light", "dark"))
+def test_charts_take_their_colours_from_the_scheme(look):
+    light, dark = (set(look(DESKTOP, scheme).execute_script(SERIES)) for scheme in ("light", "dark"))
 
     assert len(light) >= 6
     assert light.isdisjoint(dark)
 
 
-def test_what_is_too_dim_or_too_wide_is_noticed(look):
+def test_these_checks_notice_text_that_is_too_dim_or_too_wide(look):
     window = look(PHONE, "dark")
     window.execute_script(
         "document.querySelector('h1').style.color = '#444';"
@@ -139,8 +139,8 @@ def test_what_is_too_dim_or_too_wide_is_noticed(look):
     assert window.execute_script("return document.documentElement.scrollWidth") > PHONE
 
 
-def test_on_paper_what_is_folded_is_unfolded(look):
-    window = look(DESK, "dark", unfolds=False)
+def test_collapsed_tables_are_printed(look):
+    window = look(DESKTOP, "dark", opens_tables=False)
     window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     folded = window.execute_script(
         "return [...document.querySelectorAll('details table')]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.builders import api_leg
 from support.operators import finish
 
 from etl.cli.main import cli
@@ -45,8 +46,7 @@ def in_php(content):
     return json.dumps(content).replace("/", "\\/").encode()
 
 
-LEG = {"leg": "a", "from": 1, "to": 2, "time": 1637069609000, "duration": 4, "rate": 0.39, "balance": 1.5}
-LEG |= {"direction": "outbound", "status": "answered"}
+LEG = api_leg()
 
 # What an API can answer that echoes what it was asked with.
 ECHOES = {

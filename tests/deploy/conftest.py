@@ -1,4 +1,4 @@
-"""What the tests of deploy/ share: a machine on which cdr-sync is set up as the files there have it."""
+"""Fixtures of the deploy tests: a machine set up as the files in deploy/ expect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Site(Operator):
 
 @pytest.fixture(scope="session")
 def filled_database(tmp_path_factory):
-    """A database to be copied, since building one takes a second."""
+    """A filled database to copy: migrating takes a second."""
     someone = Operator(tmp_path_factory.mktemp("filled"))
     finished = someone.run("enqueue", "answered-1", "malformed_money-1")
     assert finished.code == 0, finished.all

@@ -15,7 +15,7 @@ from support.operators import CONSOLE_SCRIPT
 from support.tools import DEPLOY, check, parse_command
 
 from etl import __version__
-from etl.monitoring.health_check import LAST_SECONDS
+from etl.monitoring import LAST_SECONDS
 from etl.retrying import TRANSACTION_SECONDS
 from etl.sync.run import DRAIN_SECONDS
 

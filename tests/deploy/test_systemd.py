@@ -11,7 +11,7 @@ import pytest
 from support.operators import CONSOLE_SCRIPT
 from support.tools import DEPLOY, OPERATE, check, parse_command, program, table_in
 
-from etl.monitoring.health_check import LAST_SECONDS
+from etl.monitoring import LAST_SECONDS
 from etl.retrying import TRANSACTION_SECONDS
 from etl.settings import parse_duration
 from etl.sync.run import DRAIN_SECONDS

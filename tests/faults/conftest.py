@@ -1,4 +1,4 @@
-"""What the fault tests share: a site to hurt, a proxy to hurt it with, and the table at the end."""
+"""Fixtures of the fault tests: a site, a proxy in front of its database, and the table at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INJECTED = pytest.StashKey[dict]()
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "fault(number): injects a fault of the catalogue, for real")
-    config.addinivalue_line("markers", "untrue_ledger(why): claims come or go there that no run counts")
+    config.addinivalue_line("markers", "untrue_ledger(why): changes claims by hand; the ledger is wrong")
 
 
 @pytest.hookimpl(tryfirst=True)

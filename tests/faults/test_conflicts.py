@@ -7,37 +7,24 @@ import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event, exc, select, text, update
+from support import builders
 from support.operators import finish, wait_until
 from support.sites import told_once
 from support.systems import System, a_moment, guard
 
-from etl.cdr.legs import Leg, compare_legs
+from etl.cdr.legs import compare_legs
 from etl.db.engine import open_engine
 from etl.db.errors import is_conflict
 from etl.db.legs import upsert_legs
 from etl.db.queue import enqueue_requests
 from etl.db.tables import call_legs, sync_runs
 
-LEG = Leg(
-    leg="a",
-    from_number="",
-    to_number="",
-    from_e164=None,
-    to_e164=None,
-    to_country=None,
-    call_time=datetime(2026, 2, 3, tzinfo=UTC),
-    duration_seconds=1,
-    rate=None,
-    balance=None,
-    direction=None,
-    status=None,
-    extra=None,
-)
+LEG = builders.leg("a", duration_seconds=1)
 
 
 @contextmanager

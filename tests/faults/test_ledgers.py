@@ -79,13 +79,13 @@ def test_runs_show_tells_what_a_killed_run_left_behind_and_what_became_of_that(s
     at_work, abandoned, before, listed, taken_back, after = (one.stdout for one in shown)
 
     assert killed.code == -signal.SIGKILL
-    assert at_work.endswith("\nClaims: 3 = 3 in hand\n")
+    assert at_work.endswith("\nClaims: 3 = 3 in progress\n")
     assert abandoned.endswith(
         "\nClaims: 3 = 3 unfinished when it was killed; of these, 3 requests will be reclaimed when the lease"
-        " run out\n"
+        " expires\n"
     )
     assert listed.rstrip().endswith("3 = 3 unfinished when it was killed")
-    killed = "3 = 3 unfinished when it was killed"
-    assert taken_back.endswith(f"\nClaims: {killed}; all of these have been reclaimed\n")
+    sum_of_claims = "3 = 3 unfinished when it was killed"
+    assert taken_back.endswith(f"\nClaims: {sum_of_claims}; all of these have been reclaimed\n")
     assert [(run["unsettled"], run["held"]) for run in map(json.loads, (before, after))] == [(3, 3), (3, 0)]
     assert {row["reclaims"] for row in site.rows(cdr_requests)} == {0, 1}

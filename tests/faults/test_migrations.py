@@ -8,8 +8,8 @@ import sys
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
+from support.builders import fill_tables as fill
 from support.operators import CONSOLE_SCRIPT, finish, wait_until
-from support.rows import fill
 
 from etl.db.engine import reading
 from etl.db.schema import check, downgrade, migrations_folder

@@ -6,7 +6,9 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
-from support.hand_made import MIDNIGHT, NOON, calls_of, figures_by_day, leg, rows_of, store
+from support.builders import NOON, store
+from support.builders import leg_row as leg
+from support.expected import MIDNIGHT, calls_of, figures_by_day, rows_of
 
 from etl.db.tables import call_legs
 from etl.db.views import calls, calls_daily, destinations

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from support.hand_made import NOON, leg, rows_of, store
+from support.builders import NOON, request_row, store
+from support.builders import leg_row as leg
+from support.expected import rows_of
 
 from etl.db.tables import call_legs, cdr_requests
 from etl.db.views import data_quality
@@ -18,7 +20,7 @@ A = leg("one", "a", **SEEN)
 
 
 def request(**values):
-    return {"request_id": "one", "state": "done", "finished_at": NOON, "enqueued_at": NOON, **values}
+    return request_row("one", enqueued_at=NOON, **values)
 
 
 # What is stored, and what is found: check, leg, number and detail.

@@ -1,4 +1,4 @@
-"""What an analyst sees: a real Datasette on a database that a job filled, looked at with a real browser."""
+"""What an analyst sees: a real Datasette in a real browser, on a database that a run filled."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from html import unescape
 
 import pytest
 from support.browser import browser  # noqa: F401 (a fixture)
 from support.operators import wait_until
 from support.systems import numbered
 
-from etl.db.datasette.dashboard import dashboard
-from etl.db.datasette.metadata import datasette_metadata
-from etl.db.datasette.questions import QUESTIONS
+from etl.cli.metadata import datasette_metadata
 from etl.db.engine import sqlite_path
 from etl.db.tables import metadata
 from etl.db.views import view_metadata
@@ -24,7 +23,9 @@ from etl.db.views import view_metadata
 pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.heavy]
 
 SCENARIOS = ("answered", "missed", "several_b", "twins", "null_money", "count_mismatch", "malformed_money")
-CHARTS = dashboard("any")["charts"]
+METADATA = datasette_metadata("cdr")
+QUESTIONS = METADATA["databases"]["cdr"]["queries"]
+CHARTS = METADATA["plugins"]["datasette-dashboards"]["calls"]["charts"]
 DRAWN = [name for name, chart in CHARTS.items() if chart["library"] == "vega-lite"]
 # How many bars, lines and points a chart has, once it is drawn.
 MARKS = """
@@ -33,6 +34,7 @@ return chart && chart.querySelectorAll('[class*="role-mark"] path[d]:not([d=""])
 """
 
 
+# The labels of its axes that can be seen.
 LABELS = """
 return Array.from(document.querySelectorAll(arguments[0] + ' .role-axis-label text'))
     .filter(e => e.style.opacity !== '0').map(e => e.textContent).filter(text => text)
@@ -49,10 +51,11 @@ def filled(lasting_system):
 
 @pytest.fixture(scope="module")
 def serve(filled, tmp_path_factory):
-    """Start a Datasette on the database; gives the address of its pages about it."""
+    """Start a Datasette on the database; returns its address."""
     path = sqlite_path(str(filled.engine.url))
+    assert path.stem == "cdr"
     described = tmp_path_factory.mktemp("datasette") / "metadata.json"
-    described.write_text(json.dumps(datasette_metadata(path.stem)))
+    described.write_text(json.dumps(METADATA))
     running = []
 
     def start(*options):
@@ -100,7 +103,7 @@ def number_of_requests(site):
 
 
 def seen(browser, selector, *, of="return document.querySelector(arguments[0]).innerText.trim()"):  # noqa: F811
-    """Wait until a page has something there: its text, or what a script says of it."""
+    """Wait until a page has something there; returns its text, or what a script returns for it."""
     found = []
 
     def look():
@@ -116,22 +119,24 @@ def errors(browser):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_each_question_is_answered_the_first_time_it_is_opened(site, browser, name):  # noqa: F811
+def test_each_question_has_rows_when_it_is_first_opened(site, browser, name):  # noqa: F811
     question = QUESTIONS[name]
     browser.get(f"{site}/cdr/{name}")
     rows = browser.execute_script("return document.querySelectorAll('.rows-and-columns tbody tr').length")
-    blanks = browser.execute_script(
+    parameters = browser.execute_script(
         "return Array.from(document.querySelectorAll('form.sql input[type=text]')).map(e => e.name)"
     )
 
-    assert question.title in browser.execute_script("return document.querySelector('h1').innerText")
-    assert question.description in browser.execute_script("return document.body.innerText")
-    assert blanks == list(question.blanks)
+    description = unescape(re.search("<p>(.*?)</p>", question["description_html"])[1])
+
+    assert question["title"] in browser.execute_script("return document.querySelector('h1').innerText")
+    assert description in browser.execute_script("return document.body.innerText")
+    assert parameters == question["params"]
     assert rows > 0
     assert browser.execute_script("return document.querySelector('.message-error')") is None
 
 
-def test_the_dashboard_draws_each_chart_and_counts_what_there_is(site, browser, filled):  # noqa: F811
+def test_the_dashboard_draws_each_chart_and_shows_the_right_counts(site, browser, filled):  # noqa: F811
     browser.get(f"{site}/-/dashboards/calls")
     counts = {name: seen(browser, f"#chart-{name}") for name in CHARTS.keys() - DRAWN}
     states = filled.states()
@@ -148,7 +153,7 @@ def test_the_dashboard_draws_each_chart_and_counts_what_there_is(site, browser, 
     assert errors(browser) == []
 
 
-def test_what_is_filled_in_narrows_the_dashboard_down(site, browser):  # noqa: F811
+def test_the_filters_of_the_dashboard_select_calls(site, browser):  # noqa: F811
     browser.get(f"{site}/-/dashboards/calls?since=2100-01-01&until=&account=default")
     drawn = {name: seen(browser, f"#chart-{name}", of=MARKS) for name in DRAWN}
 
@@ -165,17 +170,15 @@ def test_each_table_and_view_shows_its_comments(site, table):
     assert re.findall(r"<dt>(.*?)</dt>", described) == [column.name for column in table.columns]
 
 
-def test_the_first_page_offers_the_questions_and_not_what_is_internal(site):
+def test_the_first_page_lists_the_questions_and_no_internal_tables(site):
     shown = page(f"{site}/cdr")
 
-    assert [
-        title for title in (question.title for question in QUESTIONS.values()) if title not in shown
-    ] == []
+    assert [one["title"] for one in QUESTIONS.values() if one["title"] not in shown] == []
     assert 'href="/cdr/calls"' in shown
     assert "alembic_version" not in shown
 
 
-def test_what_is_committed_while_it_is_served_is_seen_unless_it_is_served_as_immutable(serve, site, filled):
+def test_new_commits_are_seen_unless_the_file_is_served_as_immutable(serve, site, filled):
     frozen = serve("--immutable")
     before = number_of_requests(site)
     filled.enqueue("come later")

@@ -1,4 +1,4 @@
-"""The ready questions of Datasette: what they find among legs of a test, and what empty blanks mean."""
+"""The questions for Datasette: which legs they find, and what empty parameters mean."""
 
 from __future__ import annotations
 
@@ -7,61 +7,50 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import insert
+from support.builders import leg_row
 
-from etl.db.datasette.dashboard import dashboard
-from etl.db.datasette.questions import DAYS, QUESTIONS
+from etl.cli.metadata import datasette_metadata
 from etl.db.engine import reading
 from etl.db.tables import call_legs
 
 pytestmark = pytest.mark.databases("sqlite")
 
+METADATA = datasette_metadata("cdr")
+QUESTIONS = METADATA["databases"]["cdr"]["queries"]
+CHARTS = METADATA["plugins"]["datasette-dashboards"]["calls"]["charts"]
+DAYS = 30  # how far back a question looks if it is not given a period
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
 def leg(request_id, letter="a", call_time=NOON, **values):
     """A leg of an answered outbound call from our line to an agent (a) or to the other side (b)."""
-    numbers = {"from_number": "4471000000", "from_e164": "+914471000000"}
-    if letter == "a":
-        numbers |= {"to_number": "9100000000", "to_e164": "+919100000000", "to_country": "IN"}
-    else:
-        numbers |= {"to_number": "14155550100", "to_e164": "+14155550100", "to_country": "US"}
-    return {
-        "account": "default",
-        "request_id": request_id,
-        "leg": letter,
-        "call_time": call_time,
-        "occurrence": 1,
-        "duration_seconds": 10,
-        "rate": None,
-        "balance": None,
-        "direction": "outbound",
-        "status": "answered",
-        "revision": 1,
-        "missing_since": None,
-        **numbers,
-        **values,
-    }
+    values = {"call_time": call_time, "rate": None, "balance": None, "missing_since": None, **values}
+    number, country = ("9100000000", "IN") if letter == "a" else ("14155550100", "US")
+    e164 = "+919100000000" if letter == "a" else f"+{number}"
+    numbers = {"from_e164": "+914471000000", "to_number": number, "to_e164": e164, "to_country": country}
+    return leg_row(request_id, letter, **numbers | values)
 
 
 @pytest.fixture
 def ask(database):
-    """Store legs, and ask a question as Datasette does: every blank that is not filled in is empty text."""
+    """Store legs, and run a query as Datasette does: a parameter that is not filled in is an empty text."""
 
     def ask(name, *legs, **filled_in):
         question = QUESTIONS[name]
-        assert filled_in.keys() <= question.blanks.keys()
+        assert filled_in.keys() <= set(question["params"])
         if legs:
             with database.engine.begin() as connection:
                 connection.execute(insert(call_legs), list(legs))
         with reading(database.engine) as connection:
-            rows = connection.exec_driver_sql(question.sql, dict.fromkeys(question.blanks, "") | filled_in)
+            values = dict.fromkeys(question["params"], "") | filled_in
+            rows = connection.exec_driver_sql(question["sql"], values)
             return [dict(row) for row in rows.mappings()]
 
     return ask
 
 
-def told(rows, *names):
+def columns(rows, *names):
     return [tuple(row[name] for name in names) for row in rows]
 
 
@@ -76,11 +65,11 @@ def test_a_period_ends_before_the_day_that_it_names(ask):
     of_the_day = ask("calls_of_a_day", day="2026-11-20")
     by_day = ask("asr_and_acd_by_day", since="2026-11-20", until="2026-11-21")
 
-    assert told(of_the_day, "request_id") == [("first",), ("last",)]
-    assert told(by_day, "day", "calls", "asr_percent", "acd_seconds") == [("2026-11-20", 2, 100.0, 10.0)]
+    assert columns(of_the_day, "request_id") == [("first",), ("last",)]
+    assert columns(by_day, "day", "calls", "asr_percent", "acd_seconds") == [("2026-11-20", 2, 100.0, 10.0)]
 
 
-def test_an_unknown_duration_is_no_0_in_the_average_talk(ask):
+def test_an_unknown_duration_does_not_count_as_0_in_the_average_talk_time(ask):
     unknown = leg("2", "b", duration_seconds=None)
     (by_day,) = ask(
         "asr_and_acd_by_day", leg("1"), leg("2"), unknown, leg("3"), leg("3", "b", status="missed")
@@ -89,24 +78,24 @@ def test_an_unknown_duration_is_no_0_in_the_average_talk(ask):
     assert (by_day["answered_calls"], by_day["acd_seconds"]) == (2, 10.0)
 
 
-@pytest.mark.parametrize("blank", ["", "no day", "2026-13-01"])
-def test_without_a_day_the_newest_calls_are_meant(ask, blank):
+@pytest.mark.parametrize("given", ["", "not a day", "2026-13-01"])
+def test_without_a_valid_day_the_newest_calls_are_shown(ask, given):
     legs = [leg(f"{n} days before", call_time=NOON - n * DAY) for n in range(DAYS + 2)]
-    by_day = ask("asr_and_acd_by_day", *legs, since=blank, until=blank)
+    by_day = ask("asr_and_acd_by_day", *legs, since=given, until=given)
 
     assert [row["day"] for row in by_day] == [f"{NOON - n * DAY:%Y-%m-%d}" for n in range(DAYS)][::-1]
-    assert told(ask("calls_of_a_day", day=blank), "request_id") == [("0 days before",)]
+    assert columns(ask("calls_of_a_day", day=given), "request_id") == [("0 days before",)]
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_every_question_has_an_answer_while_nothing_is_stored(ask, name):
+def test_every_question_works_on_an_empty_database(ask, name):
     assert ask(name) == []
 
 
 @pytest.mark.parametrize(
     "written", ["14155550100", "+14155550100", "+1 415-555-0100", " 1.415.555.0100 ", "+1 (415) 555-0100"]
 )
-def test_a_number_is_found_however_it_is_written(ask, written):
+def test_a_number_is_found_in_any_notation(ask, written):
     rows = ask(
         "calls_of_a_number",
         leg("to", "b"),
@@ -116,13 +105,13 @@ def test_a_number_is_found_however_it_is_written(ask, written):
         number=written,
     )
 
-    assert told(rows, "request_id") == [("to",), ("from",)]
+    assert columns(rows, "request_id") == [("to",), ("from",)]
 
 
 def test_an_agent_is_found_by_the_id_that_was_sent(ask):
     rows = ask("calls_of_a_number", leg("1", to_number="209_1111113", to_e164=None), number="209_1111113")
 
-    assert told(rows, "to_number") == [("209_1111113",)]
+    assert columns(rows, "to_number") == [("209_1111113",)]
 
 
 SPENT = (
@@ -136,7 +125,7 @@ SPENT = (
 def test_spend_is_by_account_and_country_and_counts_what_has_no_rate(ask):
     rows = ask("spend_by_destination", *SPENT)
 
-    assert told(rows, "account", "to_country", "calls", "billed_rate_total", "legs_without_rate") == [
+    assert columns(rows, "account", "to_country", "calls", "billed_rate_total", "legs_without_rate") == [
         ("default", "US", 1, 0.3, 0),
         ("default", "??", 1, None, 1),
         ("other", "US", 1, 5, 0),
@@ -144,31 +133,31 @@ def test_spend_is_by_account_and_country_and_counts_what_has_no_rate(ask):
     assert ask("spend_by_destination", account="other") == rows[2:]
 
 
-def test_the_chart_of_spend_adds_up_no_two_accounts(ask, database):
+def test_the_chart_of_spend_does_not_add_up_accounts(ask, database):
     ask("calls_of_a_day", *SPENT)
     with reading(database.engine) as connection:
-        chart = re.sub(r"\[\[.*?\]\]", "", dashboard("cdr")["charts"]["spend"]["query"])
+        chart = re.sub(r"\[\[.*?\]\]", "", CHARTS["spend"]["query"])
         rows = connection.exec_driver_sql(chart).all()
 
     assert [tuple(row) for row in rows] == [("other: US", 5), ("default: US", 0.3)]
 
 
-def test_who_waited_in_vain_was_answered_by_a_alone(ask):
+def test_calls_answered_by_the_a_leg_only_are_found(ask):
     rows = ask(
         "answered_by_a_but_not_b",
-        leg("in vain", status="Answered"),
-        leg("in vain", "b", status="missed"),
+        leg("a only", status="Answered"),
+        leg("a only", "b", status="missed"),
         leg("talked"),
         leg("talked", "b"),
-        leg("nobody", status="missed"),
-        leg("nobody", "b", status="missed"),
-        leg("a alone"),
+        leg("not answered", status="missed"),
+        leg("not answered", "b", status="missed"),
+        leg("no b leg"),
     )
 
-    assert told(rows, "request_id", "a_to", "b_status") == [("in vain", "9100000000", "missed")]
+    assert columns(rows, "request_id", "a_to", "b_status") == [("a only", "9100000000", "missed")]
 
 
-def test_a_number_is_called_back_unless_it_was_reached_since(ask):
+def test_a_missed_number_is_listed_until_it_is_reached(ask):
     missed = {"status": "missed"}
     called_in = {"direction": "inbound", "from_number": "4915123456700", "from_e164": "+4915123456700"}
     rows = ask(
@@ -184,22 +173,22 @@ def test_a_number_is_called_back_unless_it_was_reached_since(ask):
         leg("not again", "b", to_number="333", to_e164=None, call_time=NOON - DAY / 2, **missed),
     )
 
-    assert told(rows, "number", "unanswered_calls", "last_request_id") == [
+    assert columns(rows, "number", "unanswered_calls", "last_request_id") == [
         ("+14155550100", 2, "not reached"),
         ("333", 1, "not again"),
     ]
 
 
-def test_the_legs_of_a_request_are_all_there_also_those_gone(ask):
+def test_the_legs_of_a_request_include_those_that_a_later_answer_dropped(ask):
     rows = ask("legs_of_a_request", leg("1"), leg("1", "b", missing_since=NOON), leg("2"), request_id=" 1 ")
 
-    assert told(rows, "request_id", "leg", "missing_since") == [
+    assert columns(rows, "request_id", "leg", "missing_since") == [
         ("1", "a", None),
         ("1", "b", "2026-11-20 12:00:00.000000"),
     ]
 
 
-def test_the_balance_of_an_hour_is_that_after_its_last_leg(ask):
+def test_the_balance_of_an_hour_is_the_one_after_its_last_leg(ask):
     rows = ask(
         "balance_over_time",
         leg("1", balance=5),
@@ -209,4 +198,4 @@ def test_the_balance_of_an_hour_is_that_after_its_last_leg(ask):
         leg("4", balance=9, call_time=NOON + timedelta(hours=1)),
     )
 
-    assert told(rows, "hour", "balance") == [("2026-11-20 12", 2.75), ("2026-11-20 13", 9)]
+    assert columns(rows, "hour", "balance") == [("2026-11-20 12", 2.75), ("2026-11-20 13", 9)]

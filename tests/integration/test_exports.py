@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import delete, text
+from support.builders import leg_row
 from support.operators import PATIENCE
 
 from etl.db.engine import open_engine, reading
@@ -26,29 +28,21 @@ from etl.db.streams import Field, Portion, fields_of, stream_rows
 from etl.db.tables import call_legs
 from etl.db.views import calls
 from etl.errors import CdrSyncError
-from etl.export.csv_text import CsvWriter, stored_text
-from etl.export.parquet import ParquetWriter
+from etl.export import ParquetWriter, stored_text, write_export
 
 DATA = Path(__file__).parents[2] / "docs" / "data.md"
 NOON = datetime(2026, 2, 3, 12, tzinfo=UTC)
 MANY = 100_000
-LEG = {
-    "account": "default",
-    "request_id": "one",
-    "leg": "a",
-    "to_number": "+914471000000",
-    "call_time": NOON,
-    "occurrence": 1,
-    "from_number": "0447",
-    "to_country": "IN",
-    "duration_seconds": 60,
-    "rate": Decimal("0.39"),
-    "balance": Decimal("-1134.750000000001"),
-    "direction": "=cmd",
-    "status": "answered",
-    "extra": {"b": 1, "a": "ü"},
-    "revision": 1,
-}
+LEG = leg_row(
+    "one",
+    "a",
+    from_number="0447",
+    to_number="+914471000000",
+    duration_seconds=60,
+    balance=Decimal("-1134.750000000001"),
+    direction="=cmd",
+    extra={"b": 1, "a": "ü"},
+)
 
 
 def store(engine, *legs):
@@ -60,19 +54,19 @@ def store(engine, *legs):
 def rows_of(engine, subject="legs", portion=None):
     with (
         reading(engine) as connection,
-        closing(stream_rows(connection, subject, portion or Portion())) as lots,
+        closing(stream_rows(connection, subject, portion or Portion())) as chunks,
     ):
-        return [dict(row._mapping) for lot in lots for row in lot]
+        return [dict(row._mapping) for rows in chunks for row in rows]
 
 
-def export(engine, writer, subject="legs"):
-    with reading(engine) as connection, closing(stream_rows(connection, subject, Portion())) as lots:
-        for lot in lots:
-            writer.write(lot)
-    writer.finish()
+def export(engine, path, subject="legs"):
+    with reading(engine) as connection, path.open("wb") as sink:
+        return write_export(
+            connection, sink, subject=subject, portion=Portion(), file_format=path.suffix.removeprefix(".")
+        )
 
 
-def test_rows_come_in_the_order_of_time_and_of_their_key(engine):
+def test_rows_are_ordered_by_call_time_and_then_by_their_key(engine):
     later = NOON + timedelta(seconds=1)
     store(
         engine,
@@ -100,7 +94,7 @@ def test_rows_come_in_the_order_of_time_and_of_their_key(engine):
 
 
 @pytest.mark.parametrize("subject", ["legs", "calls"])
-def test_a_period_is_half_open_so_that_periods_follow_one_another(engine, subject):
+def test_a_period_includes_its_start_and_not_its_end(engine, subject):
     ends = (NOON, NOON + timedelta(microseconds=1), NOON + timedelta(days=1))
     store(engine, *({"request_id": f"r{n}", "call_time": end} for n, end in enumerate(ends)))
 
@@ -113,15 +107,15 @@ def test_a_period_is_half_open_so_that_periods_follow_one_another(engine, subjec
     assert ids(until=ends[0]) == ids(account="nobody") == []
 
 
-def test_an_export_sees_the_data_as_they_were_when_it_began(engine, database_url):
+def test_an_export_sees_the_data_as_of_its_start(engine, database_url):
     store(engine, *({"request_id": f"r{n:04}"} for n in range(2_500)))
     writer = open_engine(database_url)
-    with reading(engine) as connection, closing(stream_rows(connection, "legs", Portion())) as lots:
-        first = next(lots)
+    with reading(engine) as connection, closing(stream_rows(connection, "legs", Portion())) as chunks:
+        first = next(chunks)
         with writer.begin() as other:
             other.execute(delete(call_legs))
             other.execute(call_legs.insert(), {**LEG, "request_id": "z"})
-        rest = [row for lot in lots for row in lot]
+        rest = [row for rows in chunks for row in rows]
     writer.dispose()
 
     assert len(first) == 1_000
@@ -129,10 +123,10 @@ def test_an_export_sees_the_data_as_they_were_when_it_began(engine, database_url
     assert [row["request_id"] for row in rows_of(engine)] == ["z"]
 
 
-def test_a_reader_who_has_enough_may_leave_and_the_connection_is_whole(engine):
+def test_a_stream_closed_early_leaves_the_connection_usable(engine):
     store(engine, *({"request_id": f"r{n:04}"} for n in range(2_500)))
-    with reading(engine) as connection, closing(stream_rows(connection, "legs", Portion())) as lots:
-        next(lots)
+    with reading(engine) as connection, closing(stream_rows(connection, "legs", Portion())) as chunks:
+        next(chunks)
 
     assert len(rows_of(engine)) == 2_500
 
@@ -140,12 +134,8 @@ def test_a_reader_who_has_enough_may_leave_and_the_connection_is_whole(engine):
 def test_csv_and_parquet_have_the_same_exact_values_on_every_database(engine, tmp_path):
     store(engine, {}, {"request_id": "two", "rate": None, "balance": None, "extra": None, "to_country": None})
     plain, columnar = tmp_path / "legs.csv", tmp_path / "legs.parquet"
-    for path, make in (
-        (plain, lambda sink, fields: CsvWriter(sink, fields, is_raw=False)),
-        (columnar, ParquetWriter),
-    ):
-        with path.open("wb") as sink:
-            export(engine, make(sink, fields_of("legs")))
+
+    assert export(engine, plain) == export(engine, columnar) == 2
     with plain.open(newline="", encoding="utf-8") as file:
         first, second = csv.DictReader(file, strict=True)
     rows = pq.read_table(columnar).to_pylist()
@@ -171,8 +161,7 @@ def test_csv_and_parquet_have_the_same_exact_values_on_every_database(engine, tm
 def test_the_documented_way_back_gives_the_exact_text(engine, tmp_path, monkeypatch):
     texts = ["NA", "'=1", "0447", "a;=1", "12-11", "TRUE", " x", 'say "hi"']
     store(engine, *({"request_id": f"r{n}", "status": word} for n, word in enumerate(texts)))
-    with (tmp_path / "october.csv").open("wb") as sink:
-        export(engine, CsvWriter(sink, fields_of("legs"), is_raw=False))
+    export(engine, tmp_path / "october.csv")
     (recipe,) = re.findall(r"```python\n(frame = .+?)```", DATA.read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     named = {"pd": pd}
@@ -182,11 +171,10 @@ def test_the_documented_way_back_gives_the_exact_text(engine, tmp_path, monkeypa
     assert set(named["frame"].to_number) == {LEG["to_number"]}
 
 
-def test_parquet_tells_types_nulls_and_comments_and_others_read_it(engine, tmp_path):
+def test_parquet_has_types_nulls_and_comments_and_other_readers_take_it(engine, tmp_path):
     store(engine, {}, {"leg": "b", "rate": Decimal("-0.01"), "duration_seconds": 7})
     path = tmp_path / "calls.parquet"
-    with path.open("wb") as sink:
-        export(engine, ParquetWriter(sink, fields_of("calls")), "calls")
+    export(engine, path, "calls")
     schema = pq.read_schema(path)
     frame = pd.read_parquet(path)
     (found,) = duckdb.sql(
@@ -203,7 +191,7 @@ def test_parquet_tells_types_nulls_and_comments_and_others_read_it(engine, tmp_p
     assert frame.call_time[0] == NOON
 
 
-def test_a_sum_that_no_reader_takes_for_a_decimal_is_told_with_its_row(engine, tmp_path):
+def test_a_sum_too_large_for_a_decimal_is_an_error_with_its_row_and_no_readable_file(engine, tmp_path):
     most = Decimal(6 * 10**19)
     store(
         engine,
@@ -211,16 +199,16 @@ def test_a_sum_that_no_reader_takes_for_a_decimal_is_told_with_its_row(engine, t
         {"request_id": "two", "rate": most},
         {"request_id": "two", "leg": "b", "rate": most},
     )
-    with (tmp_path / "calls.parquet").open("wb") as sink:
-        writer = ParquetWriter(sink, fields_of("calls"))
-        with pytest.raises(CdrSyncError) as told:
-            export(engine, writer, "calls")
-        writer.abandon()
+    with pytest.raises(CdrSyncError) as caught:
+        export(engine, tmp_path / "calls.parquet", "calls")
+    gc.collect()  # pyarrow's writer would write its index now
 
-    assert str(told.value) == (
-        "Parquet cannot hold the billed_rate_total 120000000000000000000 (account default, request_id two), "
-        "which needs more than 20 digits before the point or 18 behind it: write CSV instead"
+    assert str(caught.value) == (
+        "Parquet cannot hold the billed_rate_total 120000000000000000000 (account default, request_id two): "
+        "it has more than 20 digits before the decimal point or 18 after it. Export CSV instead"
     )
+    with pytest.raises(pa.ArrowInvalid):
+        pq.read_metadata(tmp_path / "calls.parquet")
 
 
 def test_a_wider_decimal_would_lose_digits_in_a_reader(tmp_path):
@@ -233,7 +221,7 @@ def test_a_wider_decimal_would_lose_digits_in_a_reader(tmp_path):
         assert (found == exact) == (width == 38)
 
 
-def test_columns_that_cannot_be_null_are_told_so():
+def test_columns_that_cannot_be_null_are_marked_so():
     needed = {field.name for field in fields_of("legs") if not field.is_nullable}
 
     assert needed >= {"account", "request_id", "call_time", "from_number", "revision"}
@@ -303,13 +291,13 @@ def test_memory_does_not_grow_with_the_rows(filled, tmp_path):
     assert path.read_bytes().count(b"\r\n") - 1 == MANY
 
 
-def test_parquet_is_written_by_groups_of_rows(tmp_path):
+def test_parquet_is_written_in_groups_of_rows(tmp_path):
     path = tmp_path / "numbers.parquet"
     with path.open("wb") as sink:
         writer = ParquetWriter(sink, [Field("n", "integer", is_nullable=False, comment="")])
         for first in range(0, 120_000, 1_000):
             writer.write([(n,) for n in range(first, first + 1_000)])
-        held = sum(len(lot) for lot in writer._lots)
+        held = sum(map(len, writer._batches))
         writer.finish()
     found = pq.ParquetFile(path)
 

@@ -7,7 +7,9 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from support.hand_made import NOON, leg, present, rows_of, store
+from support.builders import NOON, store
+from support.builders import leg_row as leg
+from support.expected import present, rows_of
 
 from etl.db.tables import call_legs
 from etl.db.views import rate_evidence

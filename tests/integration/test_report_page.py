@@ -1,4 +1,4 @@
-"""The report on a month of calls: its numbers found again by SQL, and the same page on every database."""
+"""The report on a month of calls: its numbers checked by SQL, and the same page on every database."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text, update
-from support.hand_made import leg, store
+from support.builders import leg_row as leg
+from support.builders import store
 from support.months import fill_month
 from support.pages import Page, Questions, check
 
@@ -21,7 +22,7 @@ from etl.report.terminal import print_report
 
 SINCE, UNTIL = datetime(2026, 10, 1), datetime(2026, 11, 1)
 CALLS = 300
-# What real data has and the invented month has not.
+# What real data has and the invented month does not.
 ODD = (
     "UPDATE call_legs SET missing_since = '2026-11-01 00:00:00' WHERE leg = 'b' AND request_id LIKE '00001%'",
     "UPDATE call_legs SET rate = NULL, to_country = NULL WHERE request_id LIKE '00002%'",
@@ -52,7 +53,7 @@ def page_of(engine, zone="Asia/Kolkata", **options):
 @pytest.mark.parametrize(
     "accounts", [("default", "sales"), ("default",)], ids=["two accounts", "one account"]
 )
-def test_sql_finds_every_number_of_the_page_again(engine, database_url, accounts):
+def test_every_number_of_the_page_is_what_sql_says(engine, database_url, accounts):
     page = Page(page_of(filled(engine, accounts=accounts)))
     questions = Questions(
         sqlite_path(database_url), "2026-09-30T18:30:00", "2026-10-31T18:30:00", minutes=330
@@ -77,7 +78,7 @@ def test_the_same_data_makes_the_same_page_on_every_database(engine, tmp_path):
     assert page_of(filled(engine)) == expected
 
 
-# Numbers where nobody expects them.
+# Numbers in unexpected places.
 HIDDEN = (
     "UPDATE call_legs SET status = 'tel:' || to_number WHERE leg = 'b' AND request_id LIKE '00004%'",
     "UPDATE call_legs SET status = to_number || '@' WHERE leg = 'b' AND request_id LIKE '00005%'",
@@ -86,7 +87,7 @@ HIDDEN = (
 
 
 @pytest.mark.databases("sqlite")
-def test_no_form_of_a_report_holds_a_number_that_is_masked(engine, capsys):
+def test_neither_page_nor_terminal_contains_a_number_that_is_masked(engine, capsys):
     filled(engine)
     with engine.begin() as connection:
         for statement in HIDDEN:
@@ -96,20 +97,20 @@ def test_no_form_of_a_report_holds_a_number_that_is_masked(engine, capsys):
         ) for number in row if number}  # fmt: skip
         requests = connection.scalars(text("SELECT request_id FROM cdr_requests")).all()
     runs = {number[at : at + 7] for number in numbers for at in range(len(number) - 6)}
-    told = {}
+    shown = {}
     for is_masked in (False, True):
         report = report_of(engine, "UTC", is_masked=is_masked)
         print_report(report)
-        told[is_masked] = (render_page(report), capsys.readouterr().out)
-    without_requests = re.sub("|".join(requests), "", told[True][0])  # they stay
+        shown[is_masked] = (render_page(report), capsys.readouterr().out)
+    without_requests = re.sub("|".join(requests), "", shown[True][0])  # they stay
 
-    assert all(any(run in form for run in runs) for form in told[False])
-    assert [run for form in (without_requests, told[True][1]) for run in runs if run in form] == []
-    assert all("+91…" in form for form in told[True])
+    assert all(any(run in form for run in runs) for form in shown[False])
+    assert [run for form in (without_requests, shown[True][1]) for run in runs if run in form] == []
+    assert all("+91…" in form for form in shown[True])
 
 
 @pytest.mark.databases("sqlite")
-def test_what_comes_from_the_data_is_never_markup(engine):
+def test_text_from_the_data_is_never_markup(engine):
     fill_month(engine, 30, accounts=("<img src=x onerror=alert(1)>",))
     with engine.begin() as connection:
         connection.execute(
@@ -130,7 +131,7 @@ def test_what_comes_from_the_data_is_never_markup(engine):
 
 
 @pytest.mark.databases("sqlite")
-def test_a_page_asks_for_nothing_from_outside(engine):
+def test_a_page_loads_nothing_from_elsewhere(engine):
     page = Page(page_of(filled(engine)))
     links = [
         value
@@ -145,16 +146,16 @@ def test_a_page_asks_for_nothing_from_outside(engine):
 
 
 @pytest.mark.databases("sqlite")
-def test_an_empty_database_makes_a_page_that_says_so(engine):
+def test_the_page_of_an_empty_database_says_so(engine):
     page = page_of(engine)
 
-    assert "No call of this period is stored." in page
+    assert "No calls of this period are stored." in page
     assert "No request was ever enqueued" in page
     assert Page(page).figures == {"until": "", "missing_legs": "0"}
 
 
 @pytest.mark.databases("sqlite")
-def test_a_year_is_told_by_month(engine):
+def test_a_year_is_reported_by_month(engine):
     page = Page(page_of(filled(engine), since=datetime(2026, 1, 1), until=datetime(2027, 1, 1)))
     months = page.by_row("days-table")
 
@@ -171,14 +172,14 @@ def test_a_year_is_told_by_month(engine):
     ],
     ids=["an hour", "all the time there is"],
 )
-def test_periods_of_any_length_are_drawn(engine, since, until):
+def test_periods_of_any_length_have_charts(engine, since, until):
     page = Page(page_of(filled(engine), since=since, until=until))
 
     assert int(page.figures["calls"]) > 0
 
 
 @pytest.mark.databases("sqlite")
-def test_calls_of_which_nothing_is_known_are_drawn(engine):
+def test_calls_with_only_unknown_values_are_reported(engine):
     filled(engine)
     with engine.begin() as connection:
         for name in ("rate", "balance", "duration_seconds", "to_country", "status", "direction"):
@@ -186,18 +187,18 @@ def test_calls_of_which_nothing_is_known_are_drawn(engine):
     html = page_of(engine)
     page = Page(html)
 
-    told = " ".join(html.split())
+    text_ = " ".join(html.split())
     for heading, sentence in {
-        "Talk time of answered calls": "Of no call is it known that it was answered, and for how long.",
+        "Talk time of answered calls": "No answered call has a known duration.",
         "Spend by day and destination, account default": "No leg has a rate.",
         "Balance, account sales": "No leg has a balance.",
     }.items():
-        assert re.search(rf"<h2>{heading}</h2>( <div[^>]*>)? <p>{sentence}</p>", told)
-    assert page.figures["answered"] == "0"
+        assert re.search(rf"<h2>{heading}</h2>( <div[^>]*>)? <p>{sentence}</p>", text_)
+    assert page.figures["answered_calls"] == "0"
     assert page.by_row("destinations0-table")["??"][5] == ""
 
 
-def test_findings_are_those_of_calls_that_began_in_the_period_and_of_requests_without_legs(engine):
+def test_findings_are_those_of_calls_of_the_period_and_of_its_requests_without_legs(engine):
     begin, end = datetime(2026, 10, 2, tzinfo=UTC), datetime(2026, 10, 3, tzinfo=UTC)
     before = begin - timedelta(microseconds=1)
     store(

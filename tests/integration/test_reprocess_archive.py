@@ -12,7 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import delete, event, exc, update
-from support.claims import LEG, RULES, claim_in
+from support.builders import api_body as body_of
+from support.builders import api_leg
+from support.claims import RULES, claim_in
 
 from etl import reprocess
 from etl.db.archive import Span
@@ -27,12 +29,8 @@ from etl.sync.settle import settle
 from etl.sync.signals import Stop
 
 LONG_AGO = datetime(2021, 11, 16, 13, 33, 29, tzinfo=UTC)
-B_LEG = {**LEG, "leg": "b", "to": "2079460000"}
-WRONG = {**LEG, "duration": "four"}
-
-
-def body_of(*legs, count=None):
-    return json.dumps({"code": 200, "cdr": legs, "count": len(legs) if count is None else count})
+LEG, B_LEG = api_leg(), api_leg("b", to="2079460000")
+WRONG = api_leg(duration="four")
 
 
 @dataclass
@@ -448,6 +446,6 @@ def test_it_does_not_wait_for_a_transaction_that_holds_other_requests(archive, g
     archive.change(cdr_responses, "ours", fetched_at=LONG_AGO)
     with archive.database.engine.begin() as other:
         other.execute(update(cdr_requests).where(cdr_requests.c.request_id == "theirs").values(reclaims=1))
-        result = guard(archive.work("GB", Span(until=LONG_AGO + timedelta(1))).apply, seconds=10)
+        result = guard(archive.work("GB", Span(until=LONG_AGO + timedelta(1))).apply)
 
     assert result.counts["changed"] == 1

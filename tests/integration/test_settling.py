@@ -10,9 +10,9 @@ from decimal import Decimal
 
 import pytest
 from sqlalchemy import delete, event, text
+from support import builders
 
 from etl.cdr.answers import read_answer
-from etl.cdr.legs import Leg
 from etl.cdr.outcomes import WaitingRules
 from etl.cdr.parsing import parse_legs
 from etl.db.engine import reading
@@ -44,22 +44,8 @@ RULES = WaitingRules(
 
 
 def leg(letter="b", **changes):
-    content = Leg(
-        leg=letter,
-        from_number="4471000000",
-        to_number="9100000000" if letter == "b" else "9200000000",
-        from_e164="+914471000000",
-        to_e164=None,
-        to_country=None,
-        call_time=LONG_AGO,
-        duration_seconds=4,
-        rate=Decimal("0.39"),
-        balance=Decimal("1135.14"),
-        direction="outbound",
-        status="answered",
-        extra=None,
-    )
-    return replace(content, **changes)
+    number = "9100000000" if letter == "b" else "9200000000"
+    return builders.leg(letter, **{"to_number": number, "call_time": LONG_AGO, **changes})
 
 
 def body_of(legs):

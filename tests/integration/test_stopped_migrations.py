@@ -130,7 +130,7 @@ def test_a_downgrade_does_not_wait_forever_for_a_reader(engine, guard):
     with engine.connect() as reader:
         reader.execute(sa.text("SELECT COUNT(*) FROM calls"))  # in a transaction that stays open
         with pytest.raises(DatabaseUnavailableError, match="Another session holds a table"):
-            guard(lambda: downgrade(engine, "base", patience=1), seconds=15)
+            guard(lambda: downgrade(engine, "base", patience=1))
         with engine.connect() as other:  # no other session has to wait
             other.execute(sa.text("SELECT COUNT(*) FROM call_legs"))
     downgrade(engine, "base")  # the same command completes it
@@ -148,7 +148,7 @@ def test_an_upgrade_does_not_wait_forever_for_a_session_that_locked_a_table(engi
     with engine.connect() as other:
         other.execute(sa.text(LOCK[engine.dialect.name]))
         with pytest.raises(DatabaseUnavailableError, match="Another session holds a table"):
-            guard(lambda: upgrade(engine, patience=1), seconds=15)
+            guard(lambda: upgrade(engine, patience=1))
         other.invalidate()  # a lock of MariaDB does not end with its transaction
     upgrade(engine)
 

@@ -6,7 +6,9 @@ from collections import defaultdict
 from datetime import timedelta
 
 import pytest
-from support.hand_made import MIDNIGHT, NOON, leg, rows_of, store
+from support.builders import NOON, request_row, store
+from support.builders import leg_row as leg
+from support.expected import MIDNIGHT, rows_of
 
 from etl.db.states import STATES
 from etl.db.tables import call_legs, cdr_requests
@@ -20,16 +22,7 @@ DAYS = {
 
 
 def request(state, day, account):
-    is_running, is_pending = state == "running", state == "pending"
-    return {
-        "account": account,
-        "request_id": f"{state} {day}",
-        "state": state,
-        "enqueued_at": DAYS[day],
-        "lease_token": "0" * 32 if is_running else None,
-        "lease_until": NOON if is_running else None,
-        "finished_at": None if is_running or is_pending else NOON,
-    }
+    return request_row(f"{state} {day}", state, account=account, enqueued_at=DAYS[day])
 
 
 ALL = [(state, day) for day in DAYS for state in STATES]

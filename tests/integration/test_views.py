@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 from sqlalchemy import column, select, table, text, update
-from support import hand_made
+from support import builders
 
 from etl.db.dialects import Instant, Money
 from etl.db.engine import reading
@@ -184,7 +184,7 @@ def test_the_simulated_calls_cover_every_case(busy_system):
 # --- Single rules ------------------------------------------------------------------------------------
 
 
-leg = partial(hand_made.leg, "one")
+leg = partial(builders.leg_row, "one")
 
 
 def later(seconds, letter="b", **changes):
@@ -380,7 +380,7 @@ def test_the_same_id_in_two_accounts_is_two_calls(database):
 def test_ids_that_differ_in_case_are_different_calls(database):
     with database.engine.begin() as connection:
         for name in ("one", "One", "one "):
-            connection.execute(call_legs.insert().values(hand_made.leg(name, "a")))
+            connection.execute(call_legs.insert().values(builders.leg_row(name, "a")))
     found = calls_of(database)
 
     assert {name: row["leg_count"] for name, row in found.items()} == {"one": 1, "One": 1, "one ": 1}

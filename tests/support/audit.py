@@ -1,4 +1,4 @@
-"""What a soak left behind, counted: nothing may be lost, doubled or unexplained."""
+"""Counts what a soak left: nothing may be lost, duplicated or unexplained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.ledgers import contradictions
 from support.systems import OUTCOMES
 
 MAX_ATTEMPTS = 8
-# Scenarios that fail for ever, and the word with which they die; and those that take several asks.
+# Scenarios that always fail, with the error kind of their death; and those that take several calls.
 BAD = {"malformed_money": "malformed", "rejected": "rejected", "error_500": "server_error"}
 SLOW = {"late": 3, "count_mismatch": 2, "flaky_500": 2, "flaky_reset": 2, "flaky_truncated": 2}
 # One after the other, by number; an empty word stands for an ID such as the vendor's.
@@ -118,7 +118,7 @@ class Audit:
         return self._reclaims + self._sums["released"] + self._sums["retried"] + cut * self._threads
 
     def figures(self):
-        """What there is to be told."""
+        """The report of the soak."""
         codes = Counter(run.code for run in self.runs)
         return {
             "took": f"{self.seconds:.0f} s",

@@ -1,8 +1,7 @@
-"""The queue as a worker uses it: claims, what comes of them, and what is taken back."""
+"""The queue as a worker uses it: claim, settle, reap."""
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 
 from etl.cdr.answers import read_answer
@@ -12,6 +11,7 @@ from etl.db.queue import Claimant, claim_requests, claim_suspect, reap_expired
 from etl.errors import ServerError
 from etl.sync.fetching import Answered, Failed, NotAsked, Timing
 from etl.sync.settle import settle
+from support.builders import api_body, api_leg
 
 LEASE = timedelta(minutes=5)
 MINUTE = timedelta(minutes=1)
@@ -22,17 +22,6 @@ RULES = WaitingRules(
     empty_for=timedelta(hours=72),
     empty_delay=timedelta(minutes=1),
 )
-LEG = {
-    "leg": "a",
-    "from": 914471000000,
-    "to": 919100000000,
-    "time": 1637069609000,
-    "duration": 4,
-    "rate": 0.39,
-    "balance": 1135.14,
-    "direction": "outbound",
-    "status": "answered",
-}
 ONE_CALL = Timing(seconds=(0.0,))
 
 
@@ -77,7 +66,7 @@ def expire(database, *request_ids):
     database.change(*request_ids, lease_until=database.now() - MINUTE)
 
 
-# What can come of a claim
+# How a claim can end
 
 
 def failed(request):
@@ -89,8 +78,7 @@ def answered_without_legs(request):
 
 
 def answered(request, *legs):
-    sent = legs or (LEG,)
-    body = json.dumps({"code": 200, "cdr": sent, "count": len(sent)}).encode()
+    body = api_body(*(legs or (api_leg(),))).encode()
     answer = read_answer(200, body, retry_after=None)
     return Answered(request, ONE_CALL, 200, body, parse_legs(answer, region="IN"), answer.count)
 

@@ -1,4 +1,4 @@
-"""Clocks that are wrong, for whole processes: libfaketime deceives all that they link to, SQLite included."""
+"""Wrong clocks for whole processes and the libraries that they use, SQLite included, by libfaketime."""
 
 from __future__ import annotations
 

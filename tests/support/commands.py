@@ -17,15 +17,15 @@ REFUSED = b'{"code": 404, "msg": "Invalid app id or secret"}'
 
 
 def mistake(result):
-    """Give the one line that a person is told about a mistake, and fail where it is not one."""
+    """Return the one line that reports a user's mistake; fail if there are more."""
     lines = [line for line in result.stderr.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Usage: ", "Try '"))]
+    reported = [line for line in lines if not line.startswith(("Usage: ", "Try '"))]
     assert "Traceback" not in result.output
     assert CRASHED not in result.output
     assert result.stdout == ""
-    assert len(told) == 1, result.stderr
-    assert told[0].startswith(("cdr-sync: ", "Error: "))
-    return told[0]
+    assert len(reported) == 1, result.stderr
+    assert reported[0].startswith(("cdr-sync: ", "Error: "))
+    return reported[0]
 
 
 def adds_up(document):

@@ -42,7 +42,7 @@ PANELS = [
 
 @dataclass(frozen=True)
 class Look:
-    """What somebody has chosen on top of a dashboard."""
+    """What a user has chosen at the top of a dashboard."""
 
     since: datetime
     until: datetime

@@ -1,4 +1,4 @@
-"""A health check like those of healthchecks.io, over real HTTP: it notes its pings and answers as told."""
+"""A health check like those of healthchecks.io, over real HTTP: records pings, answers as configured."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def health_check(**answers):
 
 @contextlib.contextmanager
 def silent_listener():
-    """A port at which connections are taken, and nobody ever answers."""
+    """A port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
         yield listener
 

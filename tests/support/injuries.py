@@ -1,4 +1,4 @@
-"""What the soak does to a site: a schedule drawn from a seed, and the hands that carry it out."""
+"""What the soak does to a site: a schedule drawn from a seed, and the code that carries it out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Hands:
     """Carries injuries out, and heals all of them in the end.
 
     Attributes:
-        done: how many of each kind hit somebody.
+        done: how many of each kind had a target.
     """
 
     def __init__(self, site, crons, server):

@@ -1,4 +1,4 @@
-"""Whether the ledger reconciles: what became of every claim that any run ever made."""
+"""Whether the ledger adds up: every claim of every run has an outcome."""
 
 from __future__ import annotations
 

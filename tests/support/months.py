@@ -94,7 +94,7 @@ def _rate(dice, country, status):
 
 
 def _bill(legs, dice):
-    """Give each leg the balance that it left behind, in the order of their ends."""
+    """Set each leg's balance after it, in the order of their ends."""
     balances = {}
     for leg in sorted(
         legs, key=lambda leg: leg["call_time"] + timedelta(seconds=leg["duration_seconds"] or 0)

@@ -1,4 +1,4 @@
-"""Somebody at a command line: what they type, in this process or in one of its own, and what comes of it."""
+"""An operator at a command line: runs commands, in this process or in a new one, and keeps the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from etl.simulator import Simulator
 
 CONSOLE_SCRIPT = str(Path(sys.executable).with_name("cdr-sync"))
 OURS = ("CDR_SYNC_", "PIOPIY_", "XDG_", "OTEL_")
-PATIENCE = 40.0  # seconds that any process may take on a machine that is busy
+PATIENCE = 90.0  # seconds that any process may take on a busy machine
 
 
 class EntryPoint:
@@ -40,7 +40,7 @@ class EntryPoint:
 
 @dataclass
 class Operator:
-    """Somebody who types `cdr-sync …`, in a home folder of their own, with nothing else configured."""
+    """A user who types `cdr-sync …`, with an own home folder and nothing else configured."""
 
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Operator:
         }
 
     def whole_environment(self, **more: str) -> dict[str, str]:
-        """The environment of a process, with nothing of the developer's own settings in it."""
+        """The environment of a process, without the developer's own settings."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         return {**inherited, **self.environment, **more}
 
@@ -80,7 +80,7 @@ class Operator:
     def start(
         self, *arguments: object, program: Sequence[str] = (CONSOLE_SCRIPT,), **environment: str
     ) -> subprocess.Popen[bytes]:
-        """Start a process; its output is piped, so that it is off a terminal."""
+        """Start a process; its output is a pipe, not a terminal."""
         process = subprocess.Popen(
             [*program, *(str(argument) for argument in arguments)],
             env=self.whole_environment(**environment),
@@ -103,7 +103,7 @@ class Operator:
             process.communicate()
 
     def rows(self, statement: str, *values: object) -> list[tuple]:
-        """Look into the database, as an analyst would."""
+        """Query the database, as an analyst would."""
         with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as connection:
             rows = connection.execute(statement, values).fetchall()
             connection.commit()
@@ -120,7 +120,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a process left behind."""
+    """The result of a process."""
 
     code: int
     stdout: str
@@ -132,12 +132,12 @@ class Finished:
 
     @property
     def events(self) -> list[str]:
-        """What the lines of the log say, which off a terminal are one JSON object each."""
+        """The log's events; without a terminal, each line is a JSON object."""
         return [json.loads(line)["event"] for line in self.stderr.splitlines()]
 
 
 def finish(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> Finished:
-    """Wait for the end of a process, and fail where it hangs."""
+    """Wait for the end of a process; kill it and fail if it hangs."""
     try:
         stdout, stderr = process.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
@@ -162,7 +162,7 @@ def true_legs(simulator: Simulator, request_ids: Sequence[str]) -> list[tuple]:
 
 
 def wait_until(condition: Callable[[], object], patience: float = PATIENCE, *, every: float = 0.01) -> None:
-    """Look again and again, since a process tells nobody how far it is."""
+    """Check a condition until it holds; fail after the patience."""
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -170,7 +170,7 @@ def wait_until(condition: Callable[[], object], patience: float = PATIENCE, *, e
 
 
 class EchoingApi(http.server.BaseHTTPRequestHandler):
-    """An API as careless as some are: what it was asked with stands in its answer."""
+    """A careless API: its answers repeat what it was sent."""
 
     def do_POST(self) -> None:
         question = self.rfile.read(int(self.headers["Content-Length"])).decode()
@@ -181,4 +181,4 @@ class EchoingApi(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Log nothing."""

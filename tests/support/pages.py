@@ -1,4 +1,4 @@
-"""A report's page read by a program, and its numbers looked for in the database a second time, with SQL."""
+"""Reads a report's page by program, and computes its numbers again with SQL."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ class Page(HTMLParser):
         self.tags.append((tag, attrs))
         if "data-figure" in attrs:
             self.figures[attrs["data-figure"]] = attrs["data-value"]
-        if "data-until" in attrs:
-            self.figures |= {"until": attrs["data-until"], "missing_legs": attrs["data-missing-legs"]}
+        if "data-complete-until" in attrs:
+            self.figures |= {
+                "until": attrs["data-complete-until"],
+                "missing_legs": attrs["data-missing-legs"],
+            }
         if tag == "table":
             self._table = self.tables[attrs["id"]] = []
         elif tag == "tr" and self._table is not None:
@@ -91,12 +94,12 @@ def check(page, questions):
 
 def _check_figures(page, questions):
     (row,) = questions.ask(f"{TALLY}, SUM(leg_count), SUM(answered AND {SECONDS} IS NULL)")
-    names = ("calls", "answered", "answer_rate", "average_talk_seconds", "talk_seconds", "billed",
-             "legs_without_rate", "legs", "unmeasured")  # fmt: skip
+    names = ("calls", "answered_calls", "answer_rate", "avg_talk_seconds", "talk_seconds",
+             "billed_rate_total", "legs_without_rate", "legs", "answered_without_duration")  # fmt: skip
     _same([page.figures.get(name, value) for name, value in zip(names, row, strict=True)], row)
     connected = "lower(a_status) = 'answered' AND b_leg_count > 0"
     (row,) = questions.ask(f"SUM({connected}), SUM({connected} AND NOT answered)")
-    _same([page.figures["connected"], page.figures["half_answered"]], row)
+    _same([page.figures["a_answered"], page.figures["half_answered"]], row)
     latest = questions.ask("request_id", f"AND {connected} AND NOT answered ORDER BY call_time DESC LIMIT 10")
     assert [row[-1] for row in page.tables["half-answered-table"] if row[0] != "call time"] == [
         one for (one,) in latest
@@ -114,7 +117,7 @@ def _check_calls(page, questions):
     days = {row[0]: row[1:6] for row in questions.ask(f"{questions.part('%Y-%m-%d')}, {TALLY}", "GROUP BY 1")}
     _same_rows(page.by_row("days-table"), days, empty=["0", "0", "", "", "0"])
     classes = (0, 10, 30, 60, 120, 300, 600, 1200, 3600, 10**9)
-    for (low, high), row in zip(pairwise(classes), page.tables["classes-table"][1:], strict=True):
+    for (low, high), row in zip(pairwise(classes), page.tables["talk-times-table"][1:], strict=True):
         within = f"AND answered AND {SECONDS} IS NOT NULL AND talk_seconds >= {low} AND talk_seconds < {high}"
         _same(row[1:], questions.ask("COUNT(*)", within)[0])
     week = {(int(day) + 6) % 7 * 100 + int(hour): count for day, hour, count in questions.ask(
@@ -155,8 +158,8 @@ def _check_balances(page, questions):
         top_ups, small = ([rise for rise in rises if (rise >= 100) is large] for large in (True, False))
         ((legs, known),) = questions.ask("COUNT(*), COUNT(balance)", mine, "call_legs")
         shown = [row[1] for row in page.tables[f"balance{number}-table"]]
-        told = [balances[0], balances[-1], min(balances), len(top_ups), sum(top_ups), len(small), sum(small)]
-        _same(shown, [*told, legs, legs - known])
+        ends = [balances[0], balances[-1], min(balances), len(top_ups), sum(top_ups), len(small), sum(small)]
+        _same(shown, [*ends, legs, legs - known])
         assert len(top_ups) == 0 or len(page.tables[f"top-ups{number}-table"]) == 1 + min(20, len(top_ups))
 
 
@@ -183,7 +186,7 @@ def _check_requests(page, questions):
 
 
 def _same_rows(shown, expected, *, empty=None):
-    """Rows by their first cell; what the database does not tell of must be empty."""
+    """Rows by their first cell; a cell without data in the database must be empty."""
     rows = {
         name: row for name, row in shown.items() if any(_is_number(cell) for cell in row) and name != "all"
     }
@@ -201,5 +204,5 @@ def _is_number(cell):
 
 def _same(shown, expected):
     """Numbers alike but for what doubles add far behind the point."""
-    told = [None if value in ("", None) else float(value) for value in shown]
-    assert told == [None if value is None else pytest.approx(value, abs=1e-6) for value in expected]
+    found = [None if value in ("", None) else float(value) for value in shown]
+    assert found == [None if value is None else pytest.approx(value, abs=1e-6) for value in expected]

@@ -1,4 +1,4 @@
-"""A small TCP proxy before a database server, which can do to a connection what networks do."""
+"""A small TCP proxy in front of a database server that does to connections what networks do."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 
 
 class Proxy:
-    """Passes bytes on, until it is told otherwise; all of it holds for new connections too.
+    """Passes bytes on until a fault is switched on; a fault applies to new connections too.
 
     Attributes:
         port: where it listens, on the loopback.
-        is_black_hole: connections are taken, bytes are swallowed, and nobody is told.
+        is_black_hole: connections are accepted and their bytes silently dropped.
         refuses: new connections are reset.
         loses_reply_of: the reply to the next message from a client that holds these bytes is lost, and
             the connection with it; then this is None again.
@@ -132,5 +132,5 @@ def _reset(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RD)  # wakes whoever reads from it
+        connection.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it
     connection.close()

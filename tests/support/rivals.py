@@ -1,4 +1,4 @@
-"""Another worker, in a thread and with a connection of its own, that can be seen waiting for a lock."""
+"""A second worker with its own thread and connection, which a test can see waiting for a lock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.unguarded import take_out
 _WAITING = {
     "postgresql": "SELECT COUNT(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND wait_event_type = 'Lock'",
-    # Not `innodb_trx`, which is kept as it was for as long as somebody looks at it often.
+    # Not `innodb_trx`: MariaDB does not refresh it while it is read often.
     "mysql": "SELECT CAST(variable_value AS INT) FROM information_schema.global_status"
     " WHERE variable_name = 'INNODB_ROW_LOCK_CURRENT_WAITS'",
 }
@@ -35,13 +35,13 @@ class Rival:
         self._thread.start()
 
     def wait_until_blocked(self):
-        """Return once it waits for a lock that somebody else holds."""
+        """Return once it waits for a lock that another transaction holds."""
         wait_until(lambda: not self._thread.is_alive() or self._is_blocked())
         if not self._thread.is_alive():
-            pytest.fail(f"nobody made it wait: {self._outcome}")
+            pytest.fail(f"nothing made it wait: {self._outcome}")
 
     def finish(self):
-        """Wait for its end; gives what it returned, or raises what it raised."""
+        """Wait for its end; return what it returned, or raise what it raised."""
         guard(self._thread.join)
         self.engine.dispose()
         if "error" in self._outcome:

@@ -11,19 +11,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
 from etl.cli.main import main
-from etl.sync.ledger import Turns
+from etl.sync.run import Run
 from support.unguarded import take_out_fence
 
 MARKS = {"claim": "attempts = attempts + 1", "settle": "done_token = v.token", "mark": "SET state="}
 
 
 def lay_trap(place: str, number: int) -> None:
-    """Have this process send itself the signal when it comes to the place."""
+    """Let this process send itself the signal at the place."""
     when, what, _ = place.split("-")
     mark = MARKS[what]
     seen: set[object] = set()
@@ -52,16 +55,16 @@ def lay_trap(place: str, number: int) -> None:
 
 
 def lay_trap_before_settling(number: int) -> None:
-    """Have this process send itself the signal once it has answers in hand, and no transaction yet."""
-    take = Turns.take
+    """Let this process send itself the signal when it has answers and no transaction yet."""
+    write = Run._write
 
-    def take_later(self, verdicts, **options):
-        if verdicts:
-            Turns.take = take
+    def write_later(self, to_settle, **options):
+        if to_settle:
+            Run._write = write
             os.kill(os.getpid(), number)
-        return take(self, verdicts, **options)
+        write(self, to_settle, **options)
 
-    Turns.take = take_later
+    Run._write = write_later
 
 
 if __name__ == "__main__":

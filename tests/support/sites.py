@@ -1,4 +1,4 @@
-"""Where the product is at work: processes of `cdr-sync`, one database of any kind, the simulated API."""
+"""A site: processes of `cdr-sync`, one database of any kind, and the simulated API."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ UNGUARDED = str(Path(__file__).with_name("unguarded.py"))
 
 
 def told_once(ended):
-    """Whether a process that could not use its database says so in one line, and by its exit code."""
+    """Whether a process reported an unusable database in one line and by its exit code."""
     line = re.fullmatch(r"cdr-sync: The database cannot be used: \S.*\n", ended.all)
     return ended.code == 69 and line is not None
 
 
 class Site(System):
-    """The whole product as its operator has it, on whatever database."""
+    """The whole product as its operator has it, on any database."""
 
     def __init__(self, url, engine, simulator, home, note):
         super().__init__(engine, simulator)
@@ -57,7 +57,7 @@ class Site(System):
         return self.operator.start(*words, **environment)
 
     def start_sabotaged(self, place, signal_name, *words, **environment):
-        """Start `cdr-sync …` in a process that hurts itself; see `saboteur`."""
+        """Start `cdr-sync …` in a process that sends itself a signal; see `saboteur`."""
         return self.operator.start(
             place, signal_name, *words, program=(sys.executable, SABOTEUR), **environment
         )
@@ -76,7 +76,7 @@ class Site(System):
         return finish(self.start(*words, **environment))
 
     def type(self, *words, **environment):
-        """Run `cdr-sync …` in this process, which is quicker, and otherwise the same."""
+        """Run `cdr-sync …` in this process: the same, but faster."""
         result = self.operator.type(*words, **environment)
         return Finished(result.exit_code, result.stdout, result.stderr)
 
@@ -99,7 +99,7 @@ class Site(System):
 
     def blocked(self):
         """The numbers of the server's connections that wait for a lock."""
-        a_moment(0.15)  # MariaDB looks anew only for those who do not ask all the time
+        a_moment(0.15)  # MariaDB refreshes this table only when it is not read all the time
         return [number for (number,) in self.sql(BLOCKED[self.database_kind])]
 
     def leased(self):
@@ -130,7 +130,7 @@ class Site(System):
         return {request_id for request_id, count in self.simulator.calls.items() if count > 1}
 
     def stored_legs(self):
-        """The legs that are stored and that the latest answers hold, in the form of `true_legs`."""
+        """The stored legs that the latest answers contain, in the form of `true_legs`."""
         column = call_legs.c
         with reading(self.engine) as connection:
             rows = connection.execute(
@@ -156,7 +156,7 @@ class Site(System):
         )
 
     def report(self, outcome):
-        """Hold the stored legs against the API's truth, and add this fault's row to the table at the end."""
+        """Compare the stored legs with the simulator's, and add this fault's row to the final table."""
         expected, found = self.true_legs(), self.stored_legs()
         ((requests,),) = self.sql("SELECT COUNT(*) FROM cdr_requests")
         self._note(

@@ -1,6 +1,6 @@
-"""The chaos soak: workers, a database and an API that are hurt at random, and then everything is counted.
+"""The chaos soak: workers, a database and an API are disturbed at random, then everything is counted.
 
-Typed as `python tests/faults/soak.py --database postgresql --seconds 60 --seed 1`. Workers run as cron would
+Typed as `python tests/support/soak.py --database postgresql --seconds 60 --seed 1`. Workers run as cron would
 start them, requests arrive all the time, and at moments drawn from the seed workers are killed, frozen and
 terminated, the database is killed and started again, and the API fails in many ways. Then it heals, and what
 is stored and counted must be exact. Exits with 1 where it is not. `--without fence` takes the fence out.
@@ -93,7 +93,7 @@ class Cron(threading.Thread):
 
 
 def enqueue_until(site, is_over, seed):
-    """Enqueue requests of every scenario all the time, whatever becomes of the database."""
+    """Enqueue requests of every scenario all the time, even while the database is down."""
     numbers = count()
 
     def more(how_many):
@@ -134,7 +134,7 @@ def make_site(database, simulator):
 
 
 def soak(site, server, *, seconds, seed, workers, start):
-    """Hurt a site for so long, let it come to rest, and audit it."""
+    """Disturb a site for this long, let it finish, and audit it."""
     began = monotonic()
     storm_is_over = threading.Event()
     enqueuer = threading.Thread(target=enqueue_until, args=(site, storm_is_over, seed), daemon=True)

@@ -1,4 +1,4 @@
-"""The product as tests see it: a database in words that every dialect has, and the job beside the API."""
+"""The product as tests see it: a database, read by SQL that every dialect has, and the job with its API."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from etl.sync.signals import Stop
 from etl.sync.summary import Limits
 
 a_moment = threading.Event().wait
+PATIENCE = 60.0  # seconds that anything in this process may take on a busy machine
 OUTCOMES = ("done", "without_legs", "put_off", "retried", "released", "dead", "lost_leases")
 
 
@@ -33,8 +34,8 @@ def numbered(scenario, count):
     return [f"{scenario}-{number}" for number in range(count)]
 
 
-def guard(work, *, seconds=30.0, on_hang=lambda: None):
-    """Do what could hang, and fail where it does, after telling what every thread is doing."""
+def guard(work, *, seconds=PATIENCE, on_hang=lambda: None):
+    """Do what could hang; if it does, print what every thread is doing and fail."""
     result = {}
 
     def call():
@@ -57,7 +58,7 @@ def guard(work, *, seconds=30.0, on_hang=lambda: None):
 
 
 class Database:
-    """A real database, read and changed as a person with SQL would, in words that every dialect has."""
+    """A real database, read and changed as a person with SQL would."""
 
     def __init__(self, engine):
         self.engine = engine
@@ -86,7 +87,7 @@ class Database:
             return dict(connection.execute(select(column, func.count()).group_by(column)).tuples().all())
 
     def is_untouched(self):
-        """Whether something is pending, and nothing that is has used an attempt or failed."""
+        """Whether requests are pending and none of them has used an attempt or failed."""
         rows = self.rows(cdr_requests, state=PENDING)
         return {(row["attempts"], row["reclaims"], row["last_error_kind"]) for row in rows} == {(0, 0, None)}
 
@@ -109,7 +110,7 @@ class System(Database):
         self.simulator = simulator
 
     def settings(self, **changes):
-        """Settings with every wait short. Durations are given in seconds."""
+        """Settings in which every wait is short. Durations are in seconds."""
         account = Account(DEFAULT_ACCOUNT, self.simulator.app_id, "simulated-secret")
         values = {
             "api_url": self.simulator.url,
@@ -135,12 +136,12 @@ class System(Database):
         settings=None,
         *,
         stop=None,
-        seconds=30.0,
+        seconds=PATIENCE,
         make_fetcher=None,
         on_progress=lambda _: None,
         **limits,
     ):
-        """One run in this process, with another way of fetching if one is given."""
+        """Run the job once in this process, with another way of fetching if one is given."""
         settings = self.settings() if settings is None else settings
         stop = Stop() if stop is None else stop
         arguments = {"limits": Limits(**limits), "stop": stop, "on_progress": on_progress}
@@ -159,7 +160,7 @@ class System(Database):
 
     def fetcher(self, account):
         """Ask the simulator over HTTP, once per request, as a thread of a run does."""
-        api = CdrApi(self.simulator.url, timeout=5)
+        api = CdrApi(self.simulator.url, timeout=PATIENCE)
         credentials = Credentials(account.app_id, account.secret)
 
         def ask(request_id):
@@ -167,8 +168,8 @@ class System(Database):
 
         return lambda request: fetch(request, ask, lambda once: once(), region="IN", secret=account.secret)
 
-    def work_off(self, settings=None, *, but=(), seconds=30.0, **options):
-        """Run as cron would, again and again, until nothing waits but what is named; the runs' summaries."""
+    def work_off(self, settings=None, *, but=(), seconds=PATIENCE, **options):
+        """Run like cron, again and again, until nothing waits except `but`; return the runs' summaries."""
         deadline = monotonic() + seconds
         column = cdr_requests.c
         waiting = select(func.count()).where(
@@ -187,6 +188,6 @@ class System(Database):
 
 
 def unexplained(counts):
-    """How many claims of a run came to nothing that the ledger knows: 0 in a true ledger."""
+    """How many claims of a run have no outcome in the ledger: 0 if the ledger is right."""
     counts = Counter(counts)
     return counts["claimed"] - sum(counts[name] for name in OUTCOMES)

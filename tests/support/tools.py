@@ -1,4 +1,4 @@
-"""What the tests of deploy/ look with: the programs that read these files, and what cdr-sync says itself."""
+"""What the tests of deploy/ use: the programs that read these files, and cdr-sync's own descriptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from etl.cli.main import cli
 from etl.db.figures import QueueFigures
-from etl.monitoring.metrics import EndedRun, metrics_text
+from etl.monitoring import EndedRun, metrics_text
 from etl.settings import load_settings
 from etl.sync.summary import Summary
 from support.servers import do_without
@@ -67,7 +67,7 @@ def variables_in(text):
 def parse_command(words):
     """Parse what stands after `cdr-sync` as the real command line does; gives its options by name."""
     command, rest = cli, list(words)
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and not (rest and rest[0].startswith("-")):
         name, *rest = rest
         command = command.get_command(click.Context(command), name)
         assert command is not None, f"there is no command {name!r}"

@@ -1,4 +1,4 @@
-"""Takes guards out, for negative controls: what a guard is good for shows once it is gone.
+"""Removes guards, for negative controls: without the guard, the damage must happen.
 
 Typed as `python unguarded.py WORDS…`, it is `cdr-sync WORDS…` without the fence.
 """
@@ -14,7 +14,7 @@ from etl.cli.main import main
 from etl.db.queue import Held, hold_claims
 from etl.sync import settle as settling
 
-# Words of statements, and what stands in their place without the guard.
+# Words of statements, and their replacement without the guard.
 NO_FENCE = {"cdr_requests.state = 'running' AND cdr_requests.lease_token = v.token": "1 = 1"}
 NO_FENCE_LOCK = {" FOR UPDATE OF cdr_requests": "", " FOR UPDATE": ""}
 NO_CLAIM_LOCK = {
@@ -30,7 +30,7 @@ NOT_IMMEDIATE = {"BEGIN IMMEDIATE": "BEGIN"}
 
 
 def take_out(target, words):
-    """Have every statement of an engine sent without these words; gives how often each was found."""
+    """Send every statement of an engine without these words; return how often each was found."""
     found = Counter()
 
     def rewrite(_connection, _cursor, statement, parameters, *_):
@@ -45,12 +45,12 @@ def take_out(target, words):
 
 
 def hold_everything(connection, claims):
-    """Takes every claim for one's own."""
+    """Treat every claim as still held."""
     return Held(hold_claims(connection, claims).now, set(claims), set())
 
 
 def take_out_fence():
-    """Let this process write whatever it brings."""
+    """Let this process write even what it no longer holds."""
     settling.hold_claims = hold_everything
     take_out(Engine, NO_FENCE)
 

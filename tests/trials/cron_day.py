@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.health_checks import health_check
 from support.operators import Operator, true_legs
 
-from etl.monitoring.textfile import value_in_file
+from etl.monitoring import value_in_file
 from etl.simulator import Simulator, make_request_id
 from etl.simulator.server import wall_clock
 

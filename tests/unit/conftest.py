@@ -1,4 +1,4 @@
-"""Property tests draw the same examples on every machine, so that a failure is a change and never chance."""
+"""Property tests draw the same examples on every machine: a failure is never chance."""
 
 from __future__ import annotations
 

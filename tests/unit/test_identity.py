@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support import builders
 
 from etl.cdr.legs import Leg, LegKey, StoredLeg, compare_legs
 
@@ -19,20 +20,9 @@ NOON = datetime(2021, 11, 16, 12, tzinfo=UTC)
 def leg(
     letter="b", to="9100000000", at=NOON, *, seconds=4, rate="0.39", status="answered", extra=None
 ) -> Leg:
-    return Leg(
-        leg=letter,
-        from_number="4471000000",
-        to_number=to,
-        from_e164="+914471000000",
-        to_e164=None,
-        to_country=None,
-        call_time=at,
-        duration_seconds=seconds,
-        rate=None if rate is None else Decimal(rate),
-        balance=Decimal("1135.14"),
-        direction="outbound",
-        status=status,
-        extra=extra,
+    rate = None if rate is None else Decimal(rate)
+    return builders.leg(
+        letter, to_number=to, call_time=at, duration_seconds=seconds, rate=rate, status=status, extra=extra
     )
 
 

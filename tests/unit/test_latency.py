@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from etl.sync.summary import CLASSES, Latency
+from etl.sync.summary import LATENCY_CLASSES, Latency
+
+LAST = len(LATENCY_CLASSES)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "place"), [(0.0, 0), (0.05, 0), (0.051, 1), (30.0, len(CLASSES) - 1), (30.1, len(CLASSES))]
+    ("seconds", "place"), [(0.0, 0), (0.05, 0), (0.051, 1), (30.0, LAST - 1), (30.1, LAST)]
 )
 def test_a_call_falls_into_the_first_class_that_holds_it(seconds, place):
     latency = Latency()

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support import builders
+from support.builders import claimed
 
 from etl.cdr.legs import ClaimedRequest, Leg, StoredLeg, compare_legs
 from etl.cdr.outcomes import Dead, Done, Empty, PutOff, Released, RetryLater, WaitingRules
@@ -48,14 +50,13 @@ def rules(**changes) -> WaitingRules:
 
 
 def request(*, age=HOUR, attempts=1, fetches=0) -> ClaimedRequest:
-    return ClaimedRequest(1, "default", "an-id", "token", attempts, fetches, NOW - age)
+    return claimed(attempts=attempts, fetches=fetches, enqueued_at=NOW - age)
 
 
 def leg(*, ended=HOUR, seconds: int | None = 60, letter="b") -> Leg:
     """A leg that ended so long ago."""
     begun = NOW - ended - timedelta(seconds=seconds or 0)
-    numbers = ("", "9100000000", None, None, None)
-    return Leg(letter, *numbers, begun, seconds, None, None, "outbound", "answered", None)
+    return builders.leg(letter, call_time=begun, duration_seconds=seconds)
 
 
 def decide_answer(legs, *, of=None, count=None, stored=(), chance=1.0, **changes):

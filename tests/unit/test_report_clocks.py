@@ -1,4 +1,4 @@
-"""The report where clocks change: nothing is lost, counted twice or put on a day that is not there."""
+"""The report where clocks change: no call is lost, counted twice or shown on a day that does not exist."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from test_report_figures import call
 
 from etl.db.streams import BalanceLeg
-from etl.report.balances import follow_balances
-from etl.report.figures import Traffic
-from etl.report.period import Period, chosen_period
+from etl.report.figures import follow_balances, tally_calls
+from etl.report.period import Period, choose_period
 
 # Some skip midnight or come back to the day before, one changes by half an hour, and one has skipped a day.
 ZONES = tuple(
@@ -38,7 +37,7 @@ BERLIN, CAIRO, ST_JOHNS = ZONES[6], ZONES[0], ZONES[3]
 
 
 def changes_of(zone):
-    """The days of UTC, of twenty-two years, on which a zone's clocks change."""
+    """The UTC days, in twenty-two years, on which a zone's clocks change."""
     days = [BEGIN + n * DAY for n in range(22 * 365)]
     return [
         day for day in days if day.astimezone(zone).utcoffset() != (day + DAY).astimezone(zone).utcoffset()
@@ -69,16 +68,16 @@ def period_of(zone, begin, length):
 
 
 @given(near_a_change, lengths)
-@example((BERLIN, NIGHT), HOUR)  # by the wall's clock it lasts no time at all
-@example((BERLIN, NIGHT + HOUR / 2), HOUR / 2)  # by the wall's clock it ends before it begins
+@example((BERLIN, NIGHT), HOUR)  # by the wall clock it lasts no time at all
+@example((BERLIN, NIGHT + HOUR / 2), HOUR / 2)  # by the wall clock it ends before it begins
 @example((ST_JOHNS, datetime(2010, 11, 7, 2, 30, 30, tzinfo=UTC)), HOUR)  # 0:00:30, and then the day before
 def test_every_call_of_a_period_is_on_a_day_that_is_shown(near, length):
     zone, begin = near
     period = period_of(zone, begin, length)
     instants = [begin + length * n / 24 for n in range(24)] + [begin + length - timedelta.resolution]
-    traffic = Traffic(period)
-    traffic.add_calls(call(call_time=instant, billed_rate_total=Decimal(1)) for instant in instants)
-    days, shown = list(period.days()), traffic.shown_days()
+    calls = (call(call_time=instant, billed_rate_total=Decimal(1)) for instant in instants)
+    traffic = tally_calls(calls, period)
+    days, shown = list(period.days()), list(traffic.days)
     spend = traffic.spend_by_day("default", ["IN"])
 
     assert period.length == length
@@ -92,14 +91,14 @@ def test_every_call_of_a_period_is_on_a_day_that_is_shown(near, length):
 @given(near_a_change, lengths)
 @example((BERLIN, NIGHT), HOUR)
 @example((BERLIN, NIGHT), timedelta.resolution)
-def test_a_balance_goes_forward_through_a_change(near, length):
+def test_a_balance_curve_goes_forward_in_time_through_a_change(near, length):
     zone, begin = near
     ends = [begin + length * n / 50 for n in range(50)]
     (balance,) = follow_balances(
         [BalanceLeg("default", at, 0, Decimal(100 - n)) for n, at in enumerate(ends)],
         period_of(zone, begin, length),
     )
-    curve = [balance.curve[slot] for slot in sorted(balance.curve)]
+    curve = list(balance.curve.values())
 
     assert [at.astimezone(UTC) for at, _ in curve] == sorted({at.astimezone(UTC) for at, _ in curve})
     assert curve[-1][1] == balance.last == 51
@@ -109,16 +108,16 @@ def test_a_balance_goes_forward_through_a_change(near, length):
 
 @given(near_a_change)
 @example((CAIRO, datetime(2026, 4, 24, 12, tzinfo=UTC)))  # whose midnight was skipped
-def test_the_default_period_is_of_whole_days(near):
+def test_the_default_period_has_full_days(near):
     zone, now = near
-    period = chosen_period(None, None, zone=zone, zone_name=zone.key, now=now)
+    period = choose_period(None, None, zone=zone, zone_name=zone.key, now=now)
 
     for edge in (period.since, period.until):
         before = (edge.astimezone(UTC) - timedelta.resolution).astimezone(zone)
         assert before.date() < edge.date()
     assert period.until.astimezone(UTC) <= now
     assert period.until.date() == now.astimezone(zone).date()
-    assert (period.until.date() - period.since.date()).days in (30, 29)  # 29 where one of them never was
+    assert (period.until.date() - period.since.date()).days in (30, 29)  # 29 where one of them never existed
 
 
 @pytest.mark.parametrize(
@@ -129,12 +128,12 @@ def test_the_default_period_is_of_whole_days(near):
         ("America/Santiago", datetime(2026, 9, 6, 18), "2026-08-07T00:00:00-04:00"),
     ],
 )
-def test_thirty_days_before_a_skipped_midnight_begin_at_midnight(zone, day, begins):
-    period = chosen_period(None, None, zone=ZoneInfo(zone), zone_name=zone, now=day.replace(tzinfo=UTC))
-    said = chosen_period(
+def test_thirty_days_before_a_skipped_midnight_start_at_midnight(zone, day, begins):
+    period = choose_period(None, None, zone=ZoneInfo(zone), zone_name=zone, now=day.replace(tzinfo=UTC))
+    explicit = choose_period(
         None, period.until.replace(hour=0, tzinfo=None), zone=ZoneInfo(zone), zone_name=zone, now=NIGHT
     )
 
     assert period.until.hour == 1
     assert period.since.isoformat() == begins
-    assert said == period
+    assert explicit == period

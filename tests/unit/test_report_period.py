@@ -1,4 +1,4 @@
-"""The period of a report: whose days, and which ones."""
+"""The period of a report: its days, and how it is written."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from etl.errors import UsageError
-from etl.report.period import Period, chosen_period, read_zone
+from etl.report.period import Period, choose_period, read_zone
+from etl.report.words import period_text
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 11, 24, 15, 30, tzinfo=UTC)
 
 
 def chosen(since=None, until=None, *, zone=UTC, now=NOW):
-    return chosen_period(since, until, zone=zone, zone_name=str(zone), now=now)
+    return choose_period(since, until, zone=zone, zone_name=str(zone), now=now)
 
 
-def test_alone_it_is_the_last_thirty_whole_days_of_the_zone():
+def test_the_default_is_the_last_thirty_full_days_of_the_zone():
     late = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)  # the 24th has begun in India
     period = chosen(zone=ZoneInfo("Asia/Kolkata"), now=late)
 
@@ -27,7 +28,7 @@ def test_alone_it_is_the_last_thirty_whole_days_of_the_zone():
     assert len(list(period.days())) == 30
 
 
-def test_a_change_of_clocks_leaves_the_default_period_whole_days():
+def test_the_default_period_has_full_days_across_a_change_of_clocks():
     period = chosen(zone=BERLIN, now=datetime(2026, 11, 10, tzinfo=UTC))
 
     assert (period.since.isoformat(), period.until.isoformat()) == (
@@ -36,12 +37,12 @@ def test_a_change_of_clocks_leaves_the_default_period_whole_days():
     )
 
 
-def test_with_a_beginning_alone_it_lasts_until_now_and_with_an_end_alone_thirty_days():
+def test_with_only_a_start_it_ends_now_and_with_only_an_end_it_has_thirty_days():
     assert chosen(datetime(2026, 11, 24)).until == NOW
     assert chosen(None, datetime(2026, 11, 1)).since == datetime(2026, 10, 2, tzinfo=UTC)
 
 
-def test_an_instant_with_a_zone_of_its_own_keeps_it():
+def test_an_instant_with_its_own_zone_keeps_it():
     period = chosen(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 2), zone=BERLIN)
 
     assert period.since == datetime(2026, 11, 1, tzinfo=UTC)
@@ -51,7 +52,7 @@ def test_an_instant_with_a_zone_of_its_own_keeps_it():
 @pytest.mark.parametrize(
     ("day", "hours"), [(date(2026, 3, 29), 23), (date(2026, 10, 25), 25), (date(2026, 6, 1), 24)]
 )
-def test_a_day_has_as_many_hours_as_its_zone_gives_it(day, hours):
+def test_a_day_has_the_hours_that_it_has_in_its_zone(day, hours):
     midnight = datetime.combine(day, datetime.min.time())
     period = chosen(midnight, midnight + timedelta(days=1), zone=BERLIN)
     begin = period.since.astimezone(UTC)
@@ -62,21 +63,21 @@ def test_a_day_has_as_many_hours_as_its_zone_gives_it(day, hours):
     assert period.day_of(begin + timedelta(hours=hours)) == day + timedelta(days=1)
 
 
-def test_a_midnight_that_the_clocks_skip_is_the_instant_at_which_they_skip_it():
+def test_a_skipped_midnight_is_the_instant_of_the_skip():
     period = chosen(datetime(2026, 3, 29), datetime(2026, 3, 30), zone=ZoneInfo("Asia/Beirut"))
 
     assert period.since.astimezone(UTC) == datetime(2026, 3, 28, 22, tzinfo=UTC)
     assert list(period.days()) == [date(2026, 3, 29)]
 
 
-def test_the_end_is_not_of_the_period():
+def test_the_end_is_excluded():
     assert list(chosen(datetime(2026, 11, 1), datetime(2026, 11, 3)).days()) == [
         date(2026, 11, 1),
         date(2026, 11, 2),
     ]
 
 
-def test_a_long_period_is_told_by_month():
+def test_a_long_period_is_reported_by_month():
     period = chosen(datetime(2025, 11, 15), datetime(2026, 2, 28, 12))
     months = list(period.days())
 
@@ -85,7 +86,7 @@ def test_a_long_period_is_told_by_month():
     assert period.day_of(datetime(2026, 1, 31, 23, tzinfo=UTC)) in months
 
 
-def test_the_last_month_of_all_ends():
+def test_the_months_stop_at_the_year_9999():
     period = Period(datetime(9999, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC), UTC, "UTC")
 
     assert len(list(period.days())) == 12
@@ -102,8 +103,8 @@ def test_the_last_month_of_all_ends():
     ],
     ids=["swapped", "empty", "in the future", "before the year 1", "too early for thirty days"],
 )
-def test_a_period_that_cannot_be_is_a_mistake(since, until):
-    with pytest.raises(UsageError, match=r"is not before --until|lies beyond the years"):
+def test_an_impossible_period_is_refused(since, until):
+    with pytest.raises(UsageError, match=r"is not before --until|not in the years 1 to 9999"):
         chosen(since, until, zone=ZoneInfo("Asia/Kolkata"))
 
 
@@ -111,26 +112,40 @@ def test_a_period_that_cannot_be_is_a_mistake(since, until):
     ("name", "hint"),
     [
         ("Asia/Kolkatta", "Asia/Kolkata"),
-        ("Asia/Calcuta", r"did you mean Asia/Calcutta\?"),
-        ("IST", r"did you mean Asia/Kolkata\?"),
-        ("India", r"did you mean Asia/Kolkata\?"),
-        ("Asia/Mumbai", r"did you mean Asia/Kolkata\?"),
-        ("PST", "write an IANA name"),
-        ("+05:30", "write an IANA name"),
-        ("GMT+5:30", "write an IANA name"),
+        ("Asia/Calcuta", r"Did you mean Asia/Calcutta\?"),
+        ("IST", r"Did you mean Asia/Kolkata\?"),
+        ("India", r"Did you mean Asia/Kolkata\?"),
+        ("Asia/Mumbai", r"Did you mean Asia/Kolkata\?"),
+        ("PST", "Use an IANA name"),
+        ("+05:30", "Use an IANA name"),
+        ("GMT+5:30", "Use an IANA name"),
         ("berlin", "Europe/Berlin"),
-        ("Europe/Berln", r"did you mean Europe/Berlin\?"),
+        ("Europe/Berln", r"Did you mean Europe/Berlin\?"),
         ("new york", "America/New_York"),
-        ("xyzzyqq", "write an IANA name"),
-        ("../../etc/passwd", "write an IANA name"),
+        ("xyzzyqq", "Use an IANA name"),
+        ("../../etc/passwd", "Use an IANA name"),
         ("Europe", "there is no time zone"),
         ("", "there is no time zone"),
     ],
 )
-def test_an_unknown_zone_is_a_mistake_with_a_hint(name, hint):
+def test_an_unknown_zone_is_refused_with_a_suggestion(name, hint):
     with pytest.raises(UsageError, match=hint):
         read_zone(name)
 
 
-def test_utc_needs_no_list_of_zones():
+def test_utc_needs_no_time_zone_database():
     assert read_zone("utc") is UTC
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "shown"),
+    [
+        (datetime(2022, 3, 1), datetime(2022, 4, 1), "1 March 2022 to 31 March 2022 (Europe/Berlin)"),
+        (datetime(2022, 3, 1), datetime(2022, 3, 2), "1 March 2022 (Europe/Berlin)"),
+        (datetime(2022, 3, 1), datetime(2022, 3, 2, 9, 30),
+         "1 March 2022, 00:00 to 2 March 2022, 09:30 (Europe/Berlin)"),
+    ],
+    ids=["days", "one day", "part of a day"],
+)  # fmt: skip
+def test_a_period_of_full_days_names_its_first_and_last_day_and_another_one_its_times(since, until, shown):
+    assert period_text(chosen(since, until, zone=BERLIN)) == shown

@@ -1,4 +1,4 @@
-"""CSV that neither runs nor changes in a spreadsheet, and that a program reads back as it was."""
+"""CSV that a spreadsheet neither runs nor changes, and that a program reads back as stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.db.streams import Field
-from etl.export.csv_text import CsvWriter, safe_text, stored_text
+from etl.export import CsvWriter, safe_text, stored_text
 
 
 def written(*rows, is_raw=False, **kinds):
@@ -84,7 +84,7 @@ def test_text_that_a_spreadsheet_would_run_or_change_gets_an_apostrophe(text):
         "{}",
     ],
 )
-def test_other_text_stays_as_it_is(text):
+def test_other_text_is_unchanged(text):
     assert safe_text(text) == text
 
 
@@ -98,11 +98,11 @@ def test_other_text_stays_as_it_is(text):
         ("=1;=1", "'=1;'=1"),
     ],
 )
-def test_a_formula_behind_another_countrys_separator_gets_one_too(text, safe):
+def test_a_formula_after_another_countrys_separator_gets_an_apostrophe_too(text, safe):
     assert safe_text(text) == safe
 
 
-def test_a_long_text_is_looked_at_in_a_moment():
+def test_the_check_of_a_long_text_does_not_backtrack():
     assert safe_text(f"1{'a' * 10**6}_") == f"1{'a' * 10**6}_"
 
 
@@ -117,7 +117,7 @@ HOSTILE = st.text(alphabet=" 01aE\t\r\n;,\"'=+-@./:")
 
 
 @given(ANY | HOSTILE)
-def test_what_is_stored_can_be_read_back(text):
+def test_stored_text_can_be_read_back_and_no_cell_starts_like_a_formula(text):
     safe, _ = cells(written((text, "end"), a="text", b="text"))
     raw, _ = cells(written((text, "end"), a="text", b="text", is_raw=True))
 
@@ -127,7 +127,7 @@ def test_what_is_stored_can_be_read_back(text):
     ]
 
 
-def test_values_have_one_form_each():
+def test_each_kind_of_value_has_one_format():
     row = (Decimal("-1E-9"), datetime(2026, 2, 3, 12, tzinfo=UTC), True, -5, None, 'say "a,b"', "a;b", " a")
     kinds = {"m": "money", "t": "instant", "b": "boolean", "i": "integer"}
     kinds |= dict.fromkeys("nsuv", "text")

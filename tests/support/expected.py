@@ -1,48 +1,15 @@
-"""Rows that a test makes by hand, and what the views say of calls, computed once more in plain Python."""
+"""What the views say about calls, computed again in plain Python from rows of `call_legs`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime
-from decimal import Decimal
 
 from sqlalchemy import select
 
 from etl.db.engine import reading
-from etl.db.tables import call_legs, cdr_requests
 
-NOON = datetime(2026, 2, 3, 12, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 2, 4, tzinfo=UTC)
-
-
-def leg(request_id, letter="b", **changes):
-    """A leg in the words of the table."""
-    return {
-        "account": "default",
-        "request_id": request_id,
-        "leg": letter,
-        "to_number": "9100000000",
-        "call_time": NOON,
-        "occurrence": 1,
-        "from_number": "4471000000",
-        "to_country": "IN",
-        "duration_seconds": 10,
-        "rate": Decimal("0.39"),
-        "balance": Decimal(100),
-        "direction": "outbound",
-        "status": "answered",
-        "revision": 1,
-        **changes,
-    }
-
-
-def store(engine, legs=(), requests=()):
-    """Store legs and requests as they are."""
-    with engine.begin() as connection:
-        for each in legs:
-            connection.execute(call_legs.insert().values(each))
-        for each in requests:
-            connection.execute(cdr_requests.insert().values(each))
 
 
 def rows_of(engine, view, *conditions):
@@ -52,12 +19,12 @@ def rows_of(engine, view, *conditions):
 
 
 def present(legs):
-    """The legs that no later answer lacks."""
+    """The legs that the latest answer still has."""
     return [each for each in legs if each["missing_since"] is None]
 
 
 def calls_of(legs):
-    """What the contract says of calls, from rows of `call_legs`."""
+    """One record per call, as the contract defines it."""
     of_request = defaultdict(list)
     for each in present(legs):
         of_request[each["account"], each["request_id"]].append(each)
@@ -88,7 +55,7 @@ def _place(each):
 
 
 def _best(legs):
-    """The longest answered one, else the latest."""
+    """The longest answered leg, otherwise the latest one."""
     answered = [each for each in legs if each["status"] == "answered"]
     if answered:
         return max(
@@ -102,7 +69,7 @@ def _best(legs):
 
 
 def figures_by_day(calls, name, value_of):
-    """The rows of a daily view: calls by day, account and one thing more."""
+    """The rows of a daily view: calls by day, account and one more field."""
     groups = defaultdict(list)
     for call in calls:
         groups[call["call_time"].date(), call["account"], value_of(call[name])].append(call)
