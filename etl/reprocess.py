@@ -27,9 +27,9 @@ from etl.db.archive import (
     Span,
     archived_accounts,
     archived_page,
-    hold_requests,
+    ids_in_span,
     latest_answers,
-    meant_ids,
+    requests_by_id,
     write_rereadings,
 )
 from etl.db.engine import in_transaction, reading
@@ -84,7 +84,7 @@ def read_page(
     of a request that is not in the queue any more are derived all the same.
     """
     page = Page()
-    held = hold_requests(connection, account, request_ids, locks=locks)
+    held = requests_by_id(connection, account, request_ids, locks=locks)
     running = {request_id for request_id in request_ids if _state(held.get(request_id)) == RUNNING}
     page.counts.update(requests=len(running), running=len(running))
     wanted = [request_id for request_id in request_ids if request_id not in running]
@@ -249,7 +249,7 @@ class Reprocessing:
             while not self._stop.is_wanted:
                 with reading(self._engine) as connection:
                     page = archived_page(connection, account, after=last, most=PAGE)
-                    meant = meant_ids(connection, account, page, self._span) if page else []
+                    meant = ids_in_span(connection, account, page, self._span) if page else []
                 if not page:
                     break
                 last = page[-1]
@@ -279,13 +279,13 @@ class Reprocessing:
             page = self._read(connection, account, request_ids, locks=True)
             upsert_legs(connection, page.changes, run_id=self._run_id)
             write_rereadings(connection, page.rereadings)
-            runs.count_run(connection, self._run_id, page.counts, turn=number)
+            runs.count_run(connection, self._run_id, page.counts, transaction=number)
             return page
 
         return in_transaction(
             self._engine,
             work,
-            was_done=lambda connection, _: runs.last_turn(connection, self._run_id) >= number,
+            was_done=lambda connection, _: runs.last_transaction(connection, self._run_id) >= number,
         )
 
     def _read(self, connection: Connection, account: str, request_ids: Sequence[str], *, locks: bool) -> Page:

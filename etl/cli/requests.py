@@ -282,7 +282,7 @@ def show(app: App, request_id: str, *, account: str | None, as_json: bool) -> No
 
     That is its state, its errors, its answers, its legs, and what comes next.
     """
-    from etl.db.stories import find_requests, findings_on, legs_of, responses_of  # noqa: PLC0415
+    from etl.db.selection import find_requests, findings_on, legs_of, responses_of  # noqa: PLC0415
 
     stories = []
     with app.reading() as connection:

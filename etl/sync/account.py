@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from etl.cdr.breaker import Judgement, judge_canary, judge_row, shows_life
 from etl.cdr.legs import ClaimedRequest
 from etl.db.accounts import AccountState
-from etl.db.queue import Claimant, claim_requests, claim_suspect, has_due
+from etl.db.queue import Claimant, claim_requests, claim_poison, has_due
 from etl.errors import RateLimitedError, RequestError
 from etl.sync.fetching import Asked, Askers
 from etl.sync.settle import Verdict
@@ -339,7 +339,7 @@ class Claiming:
         claimed = claim_requests(connection, account, self._claimant, most=room.claims, skip_newest=skip)
         is_short = len(claimed) < room.claims
         if not claimed and room.is_idle:
-            claimed = claim_suspect(connection, account, self._claimant)
+            claimed = claim_poison(connection, account, self._claimant)
             is_short = not claimed
         return Grant(claimed, is_short)
 

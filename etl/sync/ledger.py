@@ -123,13 +123,13 @@ class Turns:
                 turn.granted[name] = self._grant(connection, turn.heard.get(name), name, room)
             turn.counts["claimed"] = sum(len(grant.claimed) for grant in turn.granted.values())
             turn.counts["api_calls"] = calls
-            runs.count_run(connection, self.run_id, turn.counts, turn=number)
+            runs.count_run(connection, self.run_id, turn.counts, transaction=number)
             return turn
 
         turn = in_transaction(
             self._engine,
             work,
-            was_done=lambda connection, _: runs.last_turn(connection, self.run_id) >= number,
+            was_done=lambda connection, _: runs.last_transaction(connection, self.run_id) >= number,
         )
         turn.ended = self._monotonic()
         self._note(turn, desks)
@@ -166,7 +166,7 @@ class Turns:
 
         def work(connection: Connection) -> None:
             counts = settle(connection, verdicts, run_id=self.run_id, rules=self._rules, chance=self._chance)
-            runs.count_run(connection, self.run_id, counts, turn=self._number)
+            runs.count_run(connection, self.run_id, counts, transaction=self._number)
             runs.finish_run(connection, self.run_id, outcome="failed", error=reason)
 
         with suppress(Exception), self._engine.begin() as connection:

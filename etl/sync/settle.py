@@ -29,7 +29,7 @@ from etl.cdr.outcomes import (
 )
 from etl.db.archive import Response, archive_responses, make_response
 from etl.db.legs import RequestKey, as_stored, stored_legs, upsert_legs
-from etl.db.queue import Settlement, hold_claims, settle_claims
+from etl.db.queue import Settlement, fence, settle_claims
 from etl.errors import RequestError, UnstorableError
 from etl.settings import Settings
 from etl.sync.fetching import Asked
@@ -78,7 +78,7 @@ def settle(
     Returns:
         How many claims came to what, and how many legs changed, by the names of the ledger's columns.
     """
-    now, ours, settled_before = hold_claims(connection, [verdict.asked.request for verdict in verdicts])
+    now, ours, settled_before = fence(connection, [verdict.asked.request for verdict in verdicts])
     held = [verdict for verdict in verdicts if verdict.asked.request in ours]
     counts: Counter[str] = Counter(lost_leases=len(verdicts) - len(held) - len(settled_before))
     for verdict in verdicts:
