@@ -217,7 +217,7 @@ def _known(error: BaseException) -> CdrSyncError | None:
         return CdrSyncError(f"The output cannot be written: {error.strerror}")
     if "sqlalchemy" not in sys.modules:
         return None
-    from etl.db.errors import told  # noqa: PLC0415
+    from etl.db.errors import user_error  # noqa: PLC0415
 
-    known = told(error)
+    known = user_error(error)
     return type(known)(f"{known} (`cdr-sync doctor` looks into it)") if known else None

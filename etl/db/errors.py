@@ -31,9 +31,10 @@ def _database_and_code(error: exc.DBAPIError) -> tuple[str, _Code]:
     """Which kind of database raised an error, and the error's code."""
     original = error.orig
     if isinstance(original, sqlite3.Error):
-        extended: int | None = getattr(original, "sqlite_errorcode", None)  # the driver's own errors have none
+        # The driver's own errors have no code.
+        extended: int | None = getattr(original, "sqlite_errorcode", None)
         return "sqlite", None if extended is None else extended & 0xFF  # the primary code is the last byte
-    # PyMySQL's errors begin with MySQL's number. It has a SQLSTATE, too, but that is HY000 for a lock timeout.
+    # PyMySQL's errors begin with MySQL's number. (The SQLSTATE is useless: HY000 for a lock timeout.)
     number = original.args[0] if original is not None and original.args else None
     if isinstance(number, int):
         return "mysql", number
@@ -64,7 +65,9 @@ def is_worth_repeating(error: BaseException) -> bool:
 def is_bad_value(error: BaseException) -> bool:
     """Whether the database, or its driver, rejected a value."""
     cause = error.orig if isinstance(error, exc.StatementError) else error
-    if isinstance(error, exc.DataError | exc.IntegrityError) or isinstance(cause, OverflowError | UnicodeError):
+    if isinstance(error, exc.DataError | exc.IntegrityError) or isinstance(
+        cause, OverflowError | UnicodeError
+    ):
         return True
     return isinstance(error, exc.DBAPIError) and _database_and_code(error)[1] in _MYSQL_FAILED_CHECKS
 

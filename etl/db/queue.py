@@ -96,7 +96,7 @@ RETURNING {_CLAIMED.replace("id,", "cdr_requests.id,", 1)}""",
     "mysql": (
         f"{_DUE} FOR UPDATE SKIP LOCKED",
         f"UPDATE cdr_requests SET {_BECOMES_RUNNING} WHERE state = 'pending' AND id IN :ids",
-        f"SELECT {_CLAIMED} FROM cdr_requests WHERE id IN :ids AND lease_token = :token ORDER BY run_after, id",
+        f"SELECT {_CLAIMED} FROM cdr_requests WHERE id IN :ids AND lease_token = :token ORDER BY id",
     ),
 }
 

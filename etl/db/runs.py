@@ -110,7 +110,12 @@ def abandon_dead_runs(
                 finish_run(connection, run_id, outcome="abandoned", error="The process was gone")
                 _end_leases(connection, run_id)
         elif was_silent:
-            finish_run(connection, run_id, outcome="abandoned", error="The run wrote nothing for the length of a lease")
+            finish_run(
+                connection,
+                run_id,
+                outcome="abandoned",
+                error="The run wrote nothing for the length of a lease",
+            )
 
 
 def _end_leases(connection: Connection, run_id: int) -> None:

@@ -17,8 +17,6 @@ class _Word(StrEnum):
         self.meaning = meaning
         return self
 
-    __repr__ = str.__repr__  # SQL is put together from it
-
 
 class State(_Word):
     """The states of a request. The last four are final until a person or a backfill replays it."""
@@ -44,10 +42,10 @@ class RunOutcome(_Word):
     ABANDONED = "abandoned", "killed; a later run noticed it and closed it"
 
 
-PENDING, RUNNING, DONE, EMPTY, DEAD, CANCELLED = State
+# Plain text, because click and `repr` show an enum's members by their names.
+PENDING, RUNNING, DONE, EMPTY, DEAD, CANCELLED = (state.value for state in State)
 FINISHED = (DONE, EMPTY, DEAD, CANCELLED)
-# Plain text as keys: click names the members of an enum in capitals.
 STATES = {state.value: state.meaning for state in State}
-RUN_OUTCOMES = tuple(RunOutcome)
+RUN_OUTCOMES = tuple(outcome.value for outcome in RunOutcome)
 LIVE, BACKFILL = 0, 1  # numbers, so that ascending order is the order of claiming
 LANES = {LIVE: "live", BACKFILL: "backfill"}

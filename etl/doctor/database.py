@@ -21,7 +21,7 @@ from etl.db.engine import (
     sqlite_dangers,
     sqlite_path,
 )
-from etl.db.errors import told
+from etl.db.errors import user_error
 from etl.doctor.findings import Finding, failed, skipped
 from etl.errors import CdrSyncError, SchemaError
 from etl.settings import Settings
@@ -83,7 +83,7 @@ def _failure(check: str, error: Exception) -> Finding:
         case CdrSyncError():
             remedy = "set database_url (CDR_SYNC_DATABASE_URL) to a database that can be used"
             return failed(check, error, remedy=remedy)
-    unreachable = told(error)
+    unreachable = user_error(error)
     if unreachable is None:
         raise error
     remedy = (

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from etl.cdr.breaker import Judgement, judge_canary, judge_row, shows_life
 from etl.cdr.legs import ClaimedRequest
 from etl.db.accounts import AccountState
-from etl.db.queue import Claimant, claim_requests, claim_poison, has_due
+from etl.db.queue import Claimant, claim_poison, claim_requests, has_due
 from etl.errors import RateLimitedError, RequestError
 from etl.sync.fetching import Asked, Askers
 from etl.sync.settle import Verdict

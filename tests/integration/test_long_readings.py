@@ -12,7 +12,7 @@ from support.operators import Operator
 from etl.db.engine import LONG_READ_SECONDS, long_reading, open_engine, reading
 
 pytestmark = pytest.mark.databases("postgresql", "mariadb")
-SLOW = {"postgresql": "SELECT pg_sleep(1.3)", "mysql": "SELECT SLEEP(1.3)", "mariadb": "SELECT SLEEP(1.3)"}
+SLOW = {"postgresql": "SELECT pg_sleep(1.3)", "mysql": "SELECT SLEEP(1.3)"}
 IMPATIENT = {  # a server that ends what takes longer than half a second, whatever else our own settings say
     "postgresql": "options=-c%20statement_timeout%3D500%20-c%20idle_in_transaction_session_timeout%3D500",
     "mariadb": "init_command=SET%20SESSION%20max_statement_time%3D0.5,%20idle_transaction_timeout%3D1",

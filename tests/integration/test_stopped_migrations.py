@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 
 from etl.db.engine import reading, require_current_schema
-from etl.db.errors import told
+from etl.db.errors import user_error
 from etl.db.schema import check, downgrade, upgrade
 from etl.errors import DatabaseUnavailableError, SchemaError
 
@@ -91,7 +91,7 @@ def test_a_downgrade_that_was_stopped_after_each_of_its_statements_ends_too(engi
 
 KILL = {
     "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({})"),
-    "mariadb": ("SELECT CONNECTION_ID()", "KILL {}"),
+    "mysql": ("SELECT CONNECTION_ID()", "KILL {}"),
 }
 
 
@@ -121,7 +121,7 @@ def test_a_connection_that_is_lost_in_an_upgrade_is_told_as_such_and_the_next_on
     with pytest.raises(exc.DBAPIError) as caught:
         upgrade(unmigrated_engine)
 
-    assert isinstance(told(caught.value), DatabaseUnavailableError)
+    assert isinstance(user_error(caught.value), DatabaseUnavailableError)
     upgrade(unmigrated_engine)
     check(unmigrated_engine)
 
@@ -147,7 +147,7 @@ def test_a_reader_who_holds_a_table_is_not_waited_for_without_end(engine, guard,
 def test_a_session_that_migrated_waits_for_tables_as_long_as_before(engine):
     setting = {
         "postgresql": "SHOW lock_timeout",
-        "mariadb": "SELECT @@session.lock_wait_timeout",
+        "mysql": "SELECT @@session.lock_wait_timeout",
     }[engine.dialect.name]
     with engine.connect() as connection:
         before = connection.scalar(sa.text(setting))

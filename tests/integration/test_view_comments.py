@@ -46,7 +46,7 @@ def test_the_comments_on_tables_reach_every_database_that_has_comments(engine):
     catalogue = {
         "postgresql": "SELECT relname, obj_description(oid, 'pg_class') FROM pg_class"
         " WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace",
-        "mariadb": "SELECT table_name, table_comment FROM information_schema.tables"
+        "mysql": "SELECT table_name, table_comment FROM information_schema.tables"
         " WHERE table_schema = database() AND table_type = 'BASE TABLE'",
     }[engine.dialect.name]
     with reading(engine) as connection:

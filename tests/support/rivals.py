@@ -16,7 +16,7 @@ _WAITING = {
     "postgresql": "SELECT COUNT(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND wait_event_type = 'Lock'",
     # Not `innodb_trx`, which is kept as it was for as long as somebody looks at it often.
-    "mariadb": "SELECT CAST(variable_value AS INT) FROM information_schema.global_status"
+    "mysql": "SELECT CAST(variable_value AS INT) FROM information_schema.global_status"
     " WHERE variable_name = 'INNODB_ROW_LOCK_CURRENT_WAITS'",
 }
 
