@@ -25,9 +25,9 @@ from etl.db.archive import (
     Span,
     archived_accounts,
     archived_page,
-    hold_requests,
+    ids_in_span,
     latest_answers,
-    meant_ids,
+    requests_by_id,
     write_rereadings,
 )
 from etl.db.engine import reading
@@ -167,7 +167,7 @@ class Reprocessing:
             while not self._stop.is_wanted:
                 with reading(self._engine) as connection:
                     page = archived_page(connection, account, after=last, most=self._chunk)
-                    wanted = meant_ids(connection, account, page, self._span) if page else []
+                    wanted = ids_in_span(connection, account, page, self._span) if page else []
                 if not page:
                     break
                 last = page[-1]
@@ -208,7 +208,7 @@ class Reprocessing:
         The legs of a request that was removed from the queue are derived all the same.
         """
         derived = _Derived()
-        held = hold_requests(connection, account, request_ids, locks=locks)
+        held = requests_by_id(connection, account, request_ids, locks=locks)
         idle = [one for one in request_ids if one not in held or held[one].state != RUNNING]
         running = len(request_ids) - len(idle)
         derived.result.counts.update(requests=running, running=running)

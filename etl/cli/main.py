@@ -207,9 +207,9 @@ def _as_failure(error: BaseException) -> CdrSyncError | None:
         return CdrSyncError(f"The output cannot be written: {error.strerror}")
     if "sqlalchemy" not in sys.modules:
         return None
-    from etl.db.errors import told  # noqa: PLC0415 (loaded already, or not needed)
+    from etl.db.errors import user_error  # noqa: PLC0415 (loaded already, or not needed)
 
-    failure = told(error)
+    failure = user_error(error)
     if failure is not None and not failure.remedy:
         failure.remedy = "Run `cdr-sync doctor` to find the cause"
     return failure

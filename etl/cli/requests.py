@@ -250,7 +250,7 @@ def show(app: App, request_id: str, *, account: str | None, as_json: bool) -> No
 
 def _read_details(app: App, request_id: str, account: str | None) -> list[dict[str, Any]]:
     """A request ID in every account that has it, as `requests show --json` prints it."""
-    from etl.db.stories import find_requests, findings_on, legs_of, responses_of  # noqa: PLC0415 (SQLAlchemy)
+    from etl.db.selection import find_requests, findings_on, legs_of, responses_of  # noqa: PLC0415 (SQLAlchemy)
 
     with app.reading() as connection:
         require_known_names(app, connection, account=account)
