@@ -299,7 +299,11 @@ FROM call_legs WHERE {condition}"""
 FROM cdr_requests WHERE api_count <> leg_count""",
         about_legs("missing_leg", "missing_since IS NOT NULL", "'a later answer does not hold this leg'"),
         about_legs(
-            "b_longer_than_a", IS_LONGER_THAN_A, "'the leg lasts '", "duration_seconds", "' s, longer than leg a'"
+            "b_longer_than_a",
+            IS_LONGER_THAN_A,
+            "'the leg lasts '",
+            "duration_seconds",
+            "' s, longer than leg a'",
         ),
         about_legs(
             "unknown_country",
