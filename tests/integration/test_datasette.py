@@ -148,7 +148,7 @@ def test_the_dashboard_draws_each_chart_and_counts_what_there_is(site, browser, 
     assert errors(browser) == []
 
 
-def test_what_is_filled_in_narrows_the_dashboard_down(site, browser):  # noqa: F811
+def test_filters_narrow_down_the_dashboard(site, browser):  # noqa: F811
     browser.get(f"{site}/-/dashboards/calls?since=2100-01-01&until=&account=default")
     drawn = {name: seen(browser, f"#chart-{name}", of=MARKS) for name in DRAWN}
 
@@ -165,7 +165,7 @@ def test_each_table_and_view_shows_its_comments(site, table):
     assert re.findall(r"<dt>(.*?)</dt>", described) == [column.name for column in table.columns]
 
 
-def test_the_first_page_offers_the_questions_and_not_what_is_internal(site):
+def test_the_first_page_offers_the_questions_and_hides_internal_tables(site):
     shown = page(f"{site}/cdr")
 
     assert [
@@ -175,7 +175,7 @@ def test_the_first_page_offers_the_questions_and_not_what_is_internal(site):
     assert "alembic_version" not in shown
 
 
-def test_what_is_committed_while_it_is_served_is_seen_unless_it_is_served_as_immutable(serve, site, filled):
+def test_new_commits_are_visible_unless_the_file_is_served_as_immutable(serve, site, filled):
     frozen = serve("--immutable")
     before = number_of_requests(site)
     filled.enqueue("come later")

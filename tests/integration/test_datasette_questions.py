@@ -80,7 +80,7 @@ def test_a_period_ends_before_the_day_that_it_names(ask):
     assert told(by_day, "day", "calls", "asr_percent", "acd_seconds") == [("2026-11-20", 2, 100.0, 10.0)]
 
 
-def test_an_unknown_duration_is_no_0_in_the_average_talk(ask):
+def test_an_unknown_duration_is_not_a_0_in_the_average_talk(ask):
     unknown = leg("2", "b", duration_seconds=None)
     (by_day,) = ask(
         "asr_and_acd_by_day", leg("1"), leg("2"), unknown, leg("3"), leg("3", "b", status="missed")
@@ -99,7 +99,7 @@ def test_without_a_day_the_newest_calls_are_meant(ask, blank):
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_every_question_has_an_answer_while_nothing_is_stored(ask, name):
+def test_every_question_works_on_an_empty_database(ask, name):
     assert ask(name) == []
 
 
@@ -144,7 +144,7 @@ def test_spend_is_by_account_and_country_and_counts_what_has_no_rate(ask):
     assert ask("spend_by_destination", account="other") == rows[2:]
 
 
-def test_the_chart_of_spend_adds_up_no_two_accounts(ask, database):
+def test_the_chart_of_spend_keeps_accounts_apart(ask, database):
     ask("calls_of_a_day", *SPENT)
     with reading(database.engine) as connection:
         chart = re.sub(r"\[\[.*?\]\]", "", dashboard("cdr")["charts"]["spend"]["query"])
@@ -153,7 +153,7 @@ def test_the_chart_of_spend_adds_up_no_two_accounts(ask, database):
     assert [tuple(row) for row in rows] == [("other: US", 5), ("default: US", 0.3)]
 
 
-def test_who_waited_in_vain_was_answered_by_a_alone(ask):
+def test_callers_who_waited_in_vain_have_only_leg_a_answered(ask):
     rows = ask(
         "answered_by_a_but_not_b",
         leg("in vain", status="Answered"),
@@ -168,7 +168,7 @@ def test_who_waited_in_vain_was_answered_by_a_alone(ask):
     assert told(rows, "request_id", "a_to", "b_status") == [("in vain", "9100000000", "missed")]
 
 
-def test_a_number_is_called_back_unless_it_was_reached_since(ask):
+def test_a_missed_caller_is_listed_unless_reached_later(ask):
     missed = {"status": "missed"}
     called_in = {"direction": "inbound", "from_number": "4915123456700", "from_e164": "+4915123456700"}
     rows = ask(
@@ -190,7 +190,7 @@ def test_a_number_is_called_back_unless_it_was_reached_since(ask):
     ]
 
 
-def test_the_legs_of_a_request_are_all_there_also_those_gone(ask):
+def test_the_legs_of_a_request_include_missing_ones(ask):
     rows = ask("legs_of_a_request", leg("1"), leg("1", "b", missing_since=NOON), leg("2"), request_id=" 1 ")
 
     assert told(rows, "request_id", "leg", "missing_since") == [

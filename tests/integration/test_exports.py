@@ -129,7 +129,7 @@ def test_an_export_sees_the_data_as_they_were_when_it_began(engine, database_url
     assert [row["request_id"] for row in rows_of(engine)] == ["z"]
 
 
-def test_a_reader_who_has_enough_may_leave_and_the_connection_is_whole(engine):
+def test_a_reader_may_stop_early_and_the_connection_stays_usable(engine):
     store(engine, *({"request_id": f"r{n:04}"} for n in range(2_500)))
     with reading(engine) as connection, closing(stream_rows(connection, "legs", Portion())) as lots:
         next(lots)
@@ -182,7 +182,7 @@ def test_the_documented_way_back_gives_the_exact_text(engine, tmp_path, monkeypa
     assert set(named["frame"].to_number) == {LEG["to_number"]}
 
 
-def test_parquet_tells_types_nulls_and_comments_and_others_read_it(engine, tmp_path):
+def test_parquet_has_types_nulls_and_comments_that_other_readers_understand(engine, tmp_path):
     store(engine, {}, {"leg": "b", "rate": Decimal("-0.01"), "duration_seconds": 7})
     path = tmp_path / "calls.parquet"
     with path.open("wb") as sink:
@@ -203,7 +203,7 @@ def test_parquet_tells_types_nulls_and_comments_and_others_read_it(engine, tmp_p
     assert frame.call_time[0] == NOON
 
 
-def test_a_sum_that_no_reader_takes_for_a_decimal_is_told_with_its_row(engine, tmp_path):
+def test_a_sum_too_wide_for_a_decimal_is_reported_with_its_row(engine, tmp_path):
     most = Decimal(6 * 10**19)
     store(
         engine,
@@ -233,7 +233,7 @@ def test_a_wider_decimal_would_lose_digits_in_a_reader(tmp_path):
         assert (found == exact) == (width == 38)
 
 
-def test_columns_that_cannot_be_null_are_told_so():
+def test_columns_that_cannot_be_null_are_marked():
     needed = {field.name for field in fields_of("legs") if not field.is_nullable}
 
     assert needed >= {"account", "request_id", "call_time", "from_number", "revision"}
