@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
@@ -481,6 +482,24 @@ def test_every_name_is_legal_without_quotes_on_mysql(engine):
         name for name in names if name in reserved or not re.fullmatch("[a-z][a-z0-9_]{0,63}", name)
     } == set()
     assert "empty" in reserved
+
+
+@pytest.mark.databases("postgresql")
+def test_postgresql_keeps_the_digits_of_an_amount_without_padding(engine):
+    fill(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            call_legs.update().values(rate=Decimal("0.50"), balance=Decimal("-1134.123456789012345678"))
+        )
+    questions = {
+        "0.50": "SELECT DISTINCT rate::text FROM call_legs",
+        "-1134.123456789012345678": "SELECT DISTINCT balance::text FROM call_legs",
+        "1.00": "SELECT billed_rate_total::text FROM calls",
+    }
+    with reading(engine) as connection:
+        found = [connection.scalar(sa.text(question)) for question in questions.values()]
+
+    assert found == list(questions)
 
 
 def plan_of(engine, work, verb):
