@@ -34,7 +34,7 @@ from etl.db.engine import (
     sqlite_dangers,
     sqlite_path,
 )
-from etl.db.errors import told
+from etl.db.errors import user_error
 from etl.errors import (
     CdrSyncError,
     ExitCode,
@@ -265,7 +265,7 @@ def _database_failure(check: str, error: Exception) -> Finding:
     if isinstance(error, CdrSyncError):
         remedy = "Set database_url (CDR_SYNC_DATABASE_URL) to a database that cdr-sync can use"
         return _raised(check, error, remedy=remedy)
-    unreachable = told(error)
+    unreachable = user_error(error)
     if unreachable is None:
         raise error
     remedy = (

@@ -10,7 +10,7 @@
     ├── ApiUnavailableError      the API cannot be reached, or does not work              exit 69
     ├── CredentialsRefusedError  the API rejects the credentials                          exit 77
     ├── AlreadyRunningError      another run holds the lock of --single-instance          exit 75
-    └── FailedCheckError         a check says no                                          exit 1
+    └── FailedCheckError         a check failed                                           exit 1
 
     RequestError                 why one request got no valid answer; `reason` is stored
     ├── TransientError           may pass within seconds: worth another try in this claim
@@ -43,7 +43,7 @@ class ExitCode(IntEnum):
     """The exit codes of the program, after sysexits.h. A signal exits with 128 plus its number."""
 
     OK = 0
-    FAILED = 1  # an unexpected error, or a check that says no
+    FAILED = 1  # an unexpected error, or a check that failed
     USAGE = 2
     DEAD_REQUESTS = 65  # some requests became dead in this run
     UNAVAILABLE = 69  # the API is down, or the database cannot be reached
@@ -146,7 +146,7 @@ class AlreadyRunningError(CdrSyncError):
 
 
 class FailedCheckError(CdrSyncError):
-    """A check says no."""
+    """A check failed."""
 
 
 class RequestError(Exception):

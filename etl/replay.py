@@ -1,7 +1,8 @@
-"""Changing many requests by hand, in bounded pages that each commit.
+"""Change many requests by hand: retry, cancel, mark for a backfill, enqueue.
 
-A kill between two pages leaves whole pages behind, and the same command again does the rest: what is changed
-already is no longer selected. A dry run counts by the same selection, and changes nothing.
+Every chunk commits on its own. A kill between two of them leaves whole chunks changed, and the same command
+does the rest, because what is changed is no longer selected. A preview counts by the same selection and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -11,61 +12,90 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row
 
 from etl.db.engine import in_transaction, reading
 from etl.db.queue import enqueue_requests
 from etl.db.selection import (
+    CANCEL,
+    REPLAY,
     Change,
     Selection,
     any_selected,
     change_requests,
     count_states,
     known_accounts,
+    marking,
     newest_row,
     select_page,
     select_rows,
 )
-from etl.db.states import BACKFILL, RUNNING
+from etl.db.states import BACKFILL, CANCELLED, DEAD, DONE, EMPTY, PENDING, RUNNING
 from etl.settings import DEFAULT_ACCOUNT
 
-PAGE = 500  # requests in one transaction; from 1,000 in a list, MariaDB reads and locks the whole table
-NEW = "new"  # in place of a state: it was not known before
-_SHOWN = 20
+CHUNK = 500  # requests per transaction. From 1,000 IDs in a list on, MariaDB reads and locks the whole table
+NEW = "new"  # in place of a state: the request was unknown and was enqueued
+RETRYABLE = (DEAD, EMPTY, DONE, CANCELLED)
+CANCELLABLE = (PENDING, DEAD)
+_MOST_EXAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is to become of which requests."""
+class BulkChange:
+    """A change of all selected requests; or of those among listed IDs that are selected."""
 
     selection: Selection
-    change: Change
-    account: str | None = None  # the one whose IDs were listed; None for any
-    label: str | None = None  # of a backfill, which also enqueues the listed IDs that are unknown
+    values: Change
+    account: str | None = None  # of the listed IDs; None for any
+    label: str | None = None  # of a backfill, which also enqueues listed IDs that are unknown
+
+    @classmethod
+    def to_retry(
+        cls, states: Sequence[str], *, error_kind: str | None, account: str | None, batch: str | None
+    ) -> BulkChange:
+        """Make requests pending and due, with all their attempts left."""
+        return cls(Selection(states, error_kind, (account,) if account else (), batch), REPLAY, account)
+
+    @classmethod
+    def to_cancel(cls, states: Sequence[str], *, account: str | None, batch: str | None) -> BulkChange:
+        """Take requests out of the queue."""
+        return cls(Selection(states, accounts=(account,) if account else (), batch=batch), CANCEL, account)
+
+    @classmethod
+    def to_backfill(cls, selection: Selection, label: str, *, account: str | None) -> BulkChange:
+        """Make requests due in the backfill lane, under a label, once."""
+        return cls(replace(selection, unmarked_by=label), marking(label), account, label)
+
+
+class Skipped(NamedTuple):
+    """A listed request that is left as it is, because of its state."""
+
+    request_id: str
+    account: str
+    state: str
 
 
 @dataclass(slots=True)
-class Result:
-    """What an order came to, or would."""
+class ChangeResult:
+    """How many requests a change reached, or would reach."""
 
     changed: Counter[tuple[str, str]] = field(default_factory=Counter)  # by account and state before
-    left: Counter[str] = field(default_factory=Counter)  # known and left alone, by state
-    marked: int = 0  # known, and in this backfill already
-    examples: list[tuple[str, str, str]] = field(
-        default_factory=list
-    )  # some of those left: ID, account, state
-    unknown: list[str] = field(default_factory=list)  # listed, and neither known nor enqueued
+    skipped: Counter[str] = field(default_factory=Counter)  # by state
+    examples: list[Skipped] = field(default_factory=list)
+    already_marked: int = 0  # in this backfill before
+    unknown: list[str] = field(default_factory=list)  # listed IDs that are neither known nor enqueued
 
     @property
     def total(self) -> int:
-        """How many requests it changed, or would."""
+        """How many requests are changed."""
         return self.changed.total()
 
     @property
     def states(self) -> dict[str, int]:
-        """How many it changed, by the state that they were in."""
+        """How many requests are changed, by their state before."""
         states: Counter[str] = Counter()
         for (_, state), count in self.changed.items():
             states[state] += count
@@ -73,131 +103,172 @@ class Result:
 
     @property
     def accounts(self) -> Counter[str]:
-        """How many it changed, by account."""
+        """How many requests are changed, by account."""
         accounts: Counter[str] = Counter()
         for (account, _), count in self.changed.items():
             accounts[account] += count
         return accounts
 
+    @property
+    def enqueued(self) -> int:
+        """How many of the listed IDs were unknown, and were enqueued."""
+        return self.states.get(NEW, 0)
 
-def foresee(engine: Engine, order: Order, listed: Iterable[Sequence[str]] | None = None) -> Result:
-    """Find out what an order would change, and change nothing.
+
+def preview(
+    engine: Engine, change: BulkChange, listed: Iterable[str] | None = None, *, chunk: int = CHUNK
+) -> ChangeResult:
+    """Count what a change would reach, and change nothing.
 
     Args:
         engine: the database.
-        order: what is to become of which requests.
-        listed: the IDs in question, in lots of at most `PAGE` and none of them twice; None where the
-            selection says it all.
+        change: what to do with which requests.
+        listed: the request IDs to look at; None for all that the change selects.
+        chunk: how many requests are read at a time.
     """
-    result = Result()
+    result = ChangeResult()
     if listed is None:
         with reading(engine) as connection:
-            result.changed += count_states(connection, order.selection)
-            _note_left(connection, order, result)
-    for request_ids in listed or ():
+            result.changed += count_states(connection, change.selection)
+            _count_left_by_backfill(connection, change, result)
+        return result
+    for request_ids in _chunks(_distinct(listed), chunk):
         with reading(engine) as connection:
-            chosen, unknown = _look(connection, order, request_ids, result)
-        result.changed.update((row.account, row.state) for row in chosen)
-        if order.label is not None and unknown:
-            result.changed[order.account or DEFAULT_ACCOUNT, NEW] += len(unknown)
+            selected, unknown = _look_up(connection, change, request_ids, result)
+        result.changed.update((row.account, row.state) for row in selected)
+        if change.label is not None and unknown:
+            result.changed[change.account or DEFAULT_ACCOUNT, NEW] += len(unknown)
     return result
 
 
-def carry_out(
+def apply(
     engine: Engine,
-    order: Order,
-    listed: Iterable[Sequence[str]] | None = None,
+    change: BulkChange,
+    listed: Iterable[str] | None = None,
     *,
-    on_page: Callable[[Result], None] = lambda _result: None,
-) -> Result:
-    """Do what an order says, page by page; the arguments are those of `foresee`."""
-    result = Result()
-    pages = _pages(engine, order, result) if listed is None else _listed(engine, order, listed, result)
-    for ids in pages:
+    on_chunk: Callable[[ChangeResult], None] = lambda _result: None,
+    chunk: int = CHUNK,
+) -> ChangeResult:
+    """Change requests chunk by chunk; the other arguments are those of `preview`.
+
+    `on_chunk` is called with what is reached so far, after each commit.
+    """
+    result = ChangeResult()
+    if listed is None:
+        chunks = _selected_chunks(engine, change, result, chunk)
+    else:
+        chunks = _listed_chunks(engine, change, _chunks(listed, chunk), result)
+    for ids in chunks:
         changed = in_transaction(
             engine,
-            partial(change_requests, ids=ids, selection=order.selection, change=order.change),
+            partial(change_requests, ids=ids, selection=change.selection, change=change.values),
             was_done=lambda connection, rows: (
-                not any_selected(  # what is changed is not selected any more
-                    connection, order.selection, [row.id for row in rows]
+                not any_selected(  # what is changed is no longer selected
+                    connection, change.selection, [row.id for row in rows]
                 )
             ),
         )
         result.changed.update((row.account, row.state) for row in changed)
-        on_page(result)
+        on_chunk(result)
     return result
 
 
-def _pages(engine: Engine, order: Order, result: Result) -> Iterator[list[int]]:
-    """The selected rows by their numbers. What arrives meanwhile is left alone: it is on its way as it is."""
+def enqueue(
+    engine: Engine, request_ids: Iterable[str], *, account: str, batch: str | None, delay: timedelta
+) -> int:
+    """Enqueue request IDs, chunk by chunk; returns how many were new."""
+    add = partial(enqueue_requests, account=account, batch=batch, delay=delay)
+    chunks = _chunks(request_ids, CHUNK)
+    return sum(in_transaction(engine, partial(add, request_ids=chunk)) for chunk in chunks)
+
+
+def _chunks(request_ids: Iterable[str], size: int) -> Iterator[list[str]]:
+    remaining = iter(request_ids)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def _distinct(request_ids: Iterable[str]) -> Iterator[str]:
+    """Each ID once. A preview leaves no mark on a request by which it would be recognised the second time."""
+    seen: set[int] = set()  # hashes take a fraction of the memory of long IDs
+    for request_id in request_ids:
+        if (key := hash(request_id)) not in seen:
+            seen.add(key)
+            yield request_id
+
+
+def _selected_chunks(
+    engine: Engine, change: BulkChange, result: ChangeResult, size: int
+) -> Iterator[list[int]]:
+    """The selected rows by `id`. Requests that arrive meanwhile are left alone: they are due anyway."""
     with reading(engine) as connection:
-        _note_left(connection, order, result)
+        _count_left_by_backfill(connection, change, result)
         newest = newest_row(connection)
     after = 0
     while True:
         with reading(engine) as connection:
-            ids = select_page(connection, order.selection, after=after, up_to=newest, most=PAGE)
+            ids = select_page(connection, change.selection, after=after, up_to=newest, most=size)
         if not ids:
             return
         yield ids
         after = ids[-1]
 
 
-def _listed(
-    engine: Engine, order: Order, listed: Iterable[Sequence[str]], result: Result
+def _listed_chunks(
+    engine: Engine, change: BulkChange, chunks: Iterable[Sequence[str]], result: ChangeResult
 ) -> Iterator[list[int]]:
-    """The rows of listed IDs; in a backfill, those that are unknown are enqueued first."""
-    for request_ids in listed:
+    """The selected rows among listed IDs; a backfill enqueues those that are unknown."""
+    for request_ids in chunks:
         with reading(engine) as connection:
-            chosen, unknown = _look(connection, order, request_ids, result)
-        if order.label is not None and unknown:
-            account = order.account or DEFAULT_ACCOUNT
-            enqueue = partial(
+            selected, unknown = _look_up(connection, change, request_ids, result)
+        if change.label is not None and unknown:
+            account = change.account or DEFAULT_ACCOUNT
+            add = partial(
                 enqueue_requests,
                 request_ids=unknown,
                 account=account,
-                batch=order.label,
+                batch=change.label,
                 delay=timedelta(0),
                 lane=BACKFILL,
             )
-            result.changed[account, NEW] += in_transaction(engine, enqueue)
-        yield [row.id for row in chosen]
+            result.changed[account, NEW] += in_transaction(engine, add)
+        yield [row.id for row in selected]
 
 
-def _look(
-    connection: Connection, order: Order, request_ids: Sequence[str], result: Result
+def _look_up(
+    connection: Connection, change: BulkChange, request_ids: Sequence[str], result: ChangeResult
 ) -> tuple[list[Row[Any]], list[str]]:
-    """Look listed IDs up, noting what is left alone; returns the selected rows, and the unknown IDs."""
-    accounts = [order.account] if order.account else known_accounts(connection)
+    """Look listed IDs up, and note what is skipped; returns the selected rows and the unknown IDs."""
+    accounts = [change.account] if change.account else known_accounts(connection)
     known = select_rows(connection, Selection(accounts=accounts, request_ids=request_ids))
     narrowed = replace(
-        order.selection, accounts=order.selection.accounts or accounts, request_ids=request_ids
+        change.selection, accounts=change.selection.accounts or accounts, request_ids=request_ids
     )
-    chosen = select_rows(connection, narrowed)
-    chosen_ids = {row.id for row in chosen}
+    selected = select_rows(connection, narrowed)
+    selected_ids = {row.id for row in selected}
     for row in known:
-        if row.id in chosen_ids:
+        if row.id in selected_ids:
             continue
-        if order.label is not None and (row.lane, row.batch) == (BACKFILL, order.label):
-            result.marked += 1
+        if change.label is not None and (row.lane, row.batch) == (BACKFILL, change.label):
+            result.already_marked += 1
             continue
-        result.left[row.state] += 1
-        if len(result.examples) < _SHOWN:
-            result.examples.append((row.request_id, row.account, row.state))
+        result.skipped[row.state] += 1
+        if len(result.examples) < _MOST_EXAMPLES:
+            result.examples.append(Skipped(row.request_id, row.account, row.state))
     there = {row.request_id for row in known}
     unknown = [request_id for request_id in request_ids if request_id not in there]
-    if order.label is None:
+    if change.label is None:
         result.unknown += unknown
-    return chosen, unknown
+    return selected, unknown
 
 
-def _note_left(connection: Connection, order: Order, result: Result) -> None:
-    """Count what a backfill leaves alone: what is being asked for right now, and what is in it already."""
-    if order.label is None:
+def _count_left_by_backfill(connection: Connection, change: BulkChange, result: ChangeResult) -> None:
+    """Count what a backfill leaves alone: what a run is fetching now, and what is in the backfill already."""
+    if change.label is None:
         return
-    others = replace(order.selection, unmarked_by=None, states=())
-    in_it = replace(others, batch=order.label, lane=BACKFILL)
-    result.marked += count_states(connection, in_it).total()
-    running = count_states(connection, replace(others, states=(RUNNING,), unmarked_by=order.label)).total()
-    if running:
-        result.left[RUNNING] += running
+    others = replace(change.selection, unmarked_by=None, states=())
+    in_it = replace(others, batch=change.label, lane=BACKFILL)
+    result.already_marked += count_states(connection, in_it).total()
+    running = replace(others, states=(RUNNING,), unmarked_by=change.label)
+    if count := count_states(connection, running).total():
+        result.skipped[RUNNING] += count

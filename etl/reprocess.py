@@ -1,17 +1,16 @@
 """Derive legs again from the archived answers, without calling the API.
 
-Pages of the archive are committed one by one. After a kill, the same command does the rest, because what
-agrees with its answer already is left as it is. A dry run compares by the same code and writes nothing.
+The archive is read in chunks, and each chunk commits on its own. After a kill, the same command does the
+rest: what agrees with its answer already is left as it is. A preview compares by the same code and writes
+nothing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row
 
@@ -19,7 +18,6 @@ from etl.cdr.answers import SUCCESS, read_answer
 from etl.cdr.legs import ClaimedRequest, Leg, LegChanges
 from etl.cdr.outcomes import Done, Empty, decide_answer
 from etl.cdr.parsing import parse_legs
-from etl.db import runs
 from etl.db.archive import (
     MALFORMED,
     ArchivedAnswer,
@@ -27,92 +25,216 @@ from etl.db.archive import (
     Span,
     archived_accounts,
     archived_page,
-    hold_requests,
+    ids_in_span,
     latest_answers,
-    meant_ids,
+    requests_by_id,
     write_rereadings,
 )
-from etl.db.engine import in_transaction, reading
+from etl.db.engine import reading
 from etl.db.errors import is_bad_value
 from etl.db.legs import RequestKey, stored_legs, upsert_legs
 from etl.db.states import DEAD, DONE, EMPTY, PENDING, RUNNING
-from etl.errors import MalformedError, RequestError
+from etl.errors import ExitCode, MalformedError, RequestError
 from etl.settings import Settings
-from etl.sync.ledger import is_alive, this_process
+from etl.sync.ledger import Ledger
 from etl.sync.settle import leg_changes, waiting_rules
 from etl.sync.signals import Stop
 
-SHOWN = 20
-REVIVED_AS = {DONE: "done", EMPTY: "without_legs", PENDING: "put_off"}  # by the names of the ledger's columns
+CHUNK = 200  # requests per transaction, whose legs are compared and written together
 _BODIES = 20  # in memory at a time: each may have 4 MB
+_MOST_EXAMPLES = 20
+_REVIVED_AS = {DONE: "done", EMPTY: "without_legs", PENDING: "put_off"}  # state to column of the ledger
+
+
+class Skipped(NamedTuple):
+    """A request whose answer cannot be used."""
+
+    request_id: str
+    account: str
+    reason: str
 
 
 @dataclass(slots=True)
-class Page:
-    """What some answers come to; of a whole run in the end."""
+class Result:
+    """What a run did, or would do: `counts` by the ledger's columns, and some of the requests it skipped."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    left: list[tuple[str, str, str]] = field(default_factory=list)  # some left alone: ID, account, why
-    changes: dict[RequestKey, LegChanges] = field(default_factory=dict)  # to be written; not added up
-    rereadings: list[Rereading] = field(default_factory=list)  # likewise
+    skipped: list[Skipped] = field(default_factory=list)
+    run_id: int | None = None  # None for a preview
+    signal: int | None = None
 
-    def leave(self, key: RequestKey, why: object, *, counted_as: str) -> None:
-        """Note an answer of which nothing can be made."""
-        account, request_id = key
-        self.counts["requests"] += 1
-        self.counts[counted_as] += 1
-        self.left.append((request_id, account, " ".join(str(why).split())[:300]))
+    @property
+    def outcome(self) -> str:
+        """The outcome as the ledger calls it."""
+        return "ok" if self.signal is None else "interrupted"
 
-    def add(self, other: Page) -> None:
-        """Take over what another page came to."""
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the process."""
+        return ExitCode.OK if self.signal is None else 128 + self.signal
+
+    def add(self, other: Result) -> None:
+        """Add the counts and examples of a chunk."""
         self.counts.update(other.counts)
-        self.left += other.left[: SHOWN - len(self.left)]
+        self.skipped += other.skipped[: _MOST_EXAMPLES - len(self.skipped)]
+
+    def skip(self, key: RequestKey, reason: object, *, counted_as: str) -> None:
+        """Note a request whose answer cannot be used."""
+        account, request_id = key
+        self.counts.update(("requests", counted_as))
+        self.skipped.append(Skipped(request_id, account, " ".join(str(reason).split())[:300]))
 
 
-def read_page(
-    connection: Connection,
-    account: str,
-    request_ids: Sequence[str],
-    *,
-    span: Span,
-    settings: Settings,
-    locks: bool,
-) -> Page:
-    """Read the latest answers of some requests of an account, and tell what they change.
+@dataclass(slots=True)
+class _Derived:
+    """What the answers of a chunk come to: its result, and what is to be written."""
 
-    What is running is left to its run. With `locks`, no other request becomes so until the commit. The legs
-    of a request that is not in the queue any more are derived all the same.
-    """
-    page = Page()
-    held = hold_requests(connection, account, request_ids, locks=locks)
-    running = {request_id for request_id in request_ids if _state(held.get(request_id)) == RUNNING}
-    page.counts.update(requests=len(running), running=len(running))
-    wanted = [request_id for request_id in request_ids if request_id not in running]
-    for first in range(0, len(wanted), _BODIES):
-        answers = latest_answers(connection, account, wanted[first : first + _BODIES], span)
-        stored = stored_legs(connection, [(account, answer.request_id) for answer in answers])
-        for answer in answers:
-            key = (account, answer.request_id)
-            try:
-                legs, count = _derive(answer, region=settings.default_region)
-            except RequestError as error:
-                page.leave(key, error, counted_as="unreadable")
-                continue
-            changes = leg_changes(connection, stored.get(key), legs)
-            row = held.get(answer.request_id)
-            rereading = None if row is None else _reread(row, answer, legs, count, changes, settings=settings)
-            _note(page, key, changes, rereading)
-    return page
+    result: Result = field(default_factory=Result)
+    changes: dict[RequestKey, LegChanges] = field(default_factory=dict)
+    rereadings: list[Rereading] = field(default_factory=list)
+
+    def add(self, key: RequestKey, changes: LegChanges, rereading: Rereading | None) -> None:
+        self.result.counts.update(
+            requests=1,
+            changed=int(rereading is not None or not changes.is_same),
+            legs_inserted=len(changes.inserted),
+            legs_updated=len(changes.updated),
+            legs_missing=len(changes.vanished),
+            legs_unchanged=changes.unchanged,
+        )
+        if not changes.is_same:
+            self.changes[key] = changes
+        if rereading is not None:
+            self.rereadings.append(rereading)
+            if rereading.state is not None:
+                self.result.counts[_REVIVED_AS[rereading.state]] += 1
 
 
-def _state(row: Row[Any] | None) -> str | None:
-    return None if row is None else row.state
+class Reprocessing:
+    """One run over the latest answers that were received in a span of time."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        span: Span,
+        *,
+        stop: Stop,
+        on_chunk: Callable[[Result], None] = lambda _result: None,
+        chunk: int = CHUNK,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._span = span
+        self._stop = stop
+        self._on_chunk = on_chunk
+        self._chunk = chunk
+        self._ledger = Ledger(engine, command="reprocess", lease=settings.lease)
+
+    def preview(self) -> Result:
+        """Find out what a run would change, and change nothing."""
+
+        def look(account: str, request_ids: Sequence[str]) -> Result:
+            with reading(self._engine) as connection:
+                return self._derive_chunk(connection, account, request_ids, locks=False).result
+
+        return self._go_through(Result(), look)
+
+    def apply(self) -> Result:
+        """Derive legs again, chunk by chunk, until the end or a signal."""
+        self._ledger.open(lambda _connection: None)
+        try:
+            result = self._go_through(Result(run_id=self._ledger.run_id), self._apply_chunk)
+        except BaseException as error:
+            self._ledger.fail(type(error).__name__)
+            raise
+        self._ledger.close(result.outcome, None)
+        return result
+
+    def _go_through(self, result: Result, take: Callable[[str, Sequence[str]], Result]) -> Result:
+        for account, request_ids in self._chunks():
+            result.add(take(account, request_ids))
+            self._on_chunk(result)
+        result.signal = self._stop.signal
+        return result
+
+    def _chunks(self) -> Iterator[tuple[str, list[str]]]:
+        """The requests in question, some of one account at a time."""
+        with reading(self._engine) as connection:
+            accounts = archived_accounts(connection, self._span)
+        for account in accounts:
+            last: str | None = None
+            while not self._stop.is_wanted:
+                with reading(self._engine) as connection:
+                    page = archived_page(connection, account, after=last, most=self._chunk)
+                    wanted = ids_in_span(connection, account, page, self._span) if page else []
+                if not page:
+                    break
+                last = page[-1]
+                if wanted:  # or else it would cost a transaction that does nothing
+                    yield account, wanted
+
+    def _apply_chunk(self, account: str, request_ids: Sequence[str]) -> Result:
+        """Derive a chunk again, or its requests one by one where the database rejects a value of one."""
+        try:
+            return self._write_chunk(account, request_ids)
+        except Exception as error:
+            if not is_bad_value(error):
+                raise
+            result = Result()
+            if len(request_ids) == 1:
+                reason = f"the database rejects it: {getattr(error, 'orig', error)}"
+                result.skip((account, request_ids[0]), reason, counted_as="refused")
+                return result
+        for request_id in request_ids:
+            result.add(self._apply_chunk(account, [request_id]))
+        return result
+
+    def _write_chunk(self, account: str, request_ids: Sequence[str]) -> Result:
+        def work(connection: Connection) -> Result:
+            derived = self._derive_chunk(connection, account, request_ids, locks=True)
+            upsert_legs(connection, derived.changes, run_id=self._ledger.run_id)
+            write_rereadings(connection, derived.rereadings)
+            return derived.result
+
+        return self._ledger.transact(work, lambda result: result.counts)
+
+    def _derive_chunk(
+        self, connection: Connection, account: str, request_ids: Sequence[str], *, locks: bool
+    ) -> _Derived:
+        """Read the latest answers of some requests of an account, and compare them with what is stored.
+
+        A running request is left to its run. With `locks`, no other request starts to run until the commit.
+        The legs of a request that was removed from the queue are derived all the same.
+        """
+        derived = _Derived()
+        held = requests_by_id(connection, account, request_ids, locks=locks)
+        idle = [one for one in request_ids if one not in held or held[one].state != RUNNING]
+        running = len(request_ids) - len(idle)
+        derived.result.counts.update(requests=running, running=running)
+        for first in range(0, len(idle), _BODIES):
+            answers = latest_answers(connection, account, idle[first : first + _BODIES], self._span)
+            stored = stored_legs(connection, [(account, answer.request_id) for answer in answers])
+            for answer in answers:
+                key = (account, answer.request_id)
+                try:
+                    legs, count = _read_legs(answer, region=self._settings.default_region)
+                except RequestError as error:
+                    derived.result.skip(key, error, counted_as="unreadable")
+                    continue
+                changes = leg_changes(connection, stored.get(key), legs)
+                row = held.get(answer.request_id)
+                rereading = None
+                if row is not None:
+                    rereading = _reread(row, answer, legs, count, changes, settings=self._settings)
+                derived.add(key, changes, rereading)
+        return derived
 
 
-def _derive(answer: ArchivedAnswer, *, region: str) -> tuple[tuple[Leg, ...], int | None]:
-    """The legs of an archived answer, and how many the API said there are."""
+def _read_legs(answer: ArchivedAnswer, *, region: str) -> tuple[tuple[Leg, ...], int | None]:
+    """The legs of an archived answer, and the number of legs that it states."""
     if not answer.is_as_received:
-        raise MalformedError("the archive does not hold the bytes that came: they were no text")
+        raise MalformedError("the archive does not hold the bytes received, because they were not text")
     sent = read_answer(answer.http_status or SUCCESS, answer.body.encode())
     return parse_legs(sent, region=region), sent.count
 
@@ -126,10 +248,10 @@ def _reread(
     *,
     settings: Settings,
 ) -> Rereading | None:
-    """What the queue's row must say now; None where it says so already.
+    """What to write to the row in the queue; None where it says the same already.
 
-    An answer that made its request dead, since it could not be read, is settled as it would have been when
-    it came: one that was not final then is asked for again.
+    A request that is dead because its answer could not be read is settled as it would have been when the
+    answer came: one that was not final then is fetched again.
     """
     said = Rereading(row.id, changes.leg_count, count)
     if row.state == DEAD and row.last_error_kind == MALFORMED:
@@ -140,155 +262,3 @@ def _reread(
         outcome = decide_answer(request, legs, count, changes, now=answer.fetched_at, rules=rules, chance=1.0)
         return replace(said, state={Done: DONE, Empty: EMPTY}.get(type(outcome), PENDING))
     return None if (row.leg_count, row.api_count) == (said.leg_count, said.api_count) else said
-
-
-def _note(page: Page, key: RequestKey, changes: LegChanges, rereading: Rereading | None) -> None:
-    page.counts.update(
-        requests=1,
-        changed=int(rereading is not None or not changes.is_same),
-        legs_inserted=len(changes.inserted),
-        legs_updated=len(changes.updated),
-        legs_missing=len(changes.vanished),
-        legs_unchanged=changes.unchanged,
-    )
-    if not changes.is_same:
-        page.changes[key] = changes
-    if rereading is not None:
-        page.rereadings.append(rereading)
-        if rereading.state is not None:
-            page.counts[REVIVED_AS[rereading.state]] += 1
-
-
-PAGE = 200  # requests in one transaction; from 1,000 in a list, MariaDB reads and locks the whole table
-
-
-@dataclass(slots=True)
-class Result(Page):
-    """What a run came to, or would."""
-
-    run_id: int | None = None  # None for a dry run
-    signal: int | None = None
-
-    @property
-    def outcome(self) -> str:
-        """The outcome as the ledger calls it."""
-        return "ok" if self.signal is None else "interrupted"
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the process."""
-        return 0 if self.signal is None else 128 + self.signal
-
-
-class Reprocessing:
-    """One run of `reprocess`, or what it would do."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        settings: Settings,
-        span: Span,
-        *,
-        stop: Stop,
-        on_page: Callable[[Result], None] = lambda _result: None,
-    ) -> None:
-        self._engine = engine
-        self._settings = settings
-        self._span = span
-        self._stop = stop
-        self._on_page = on_page
-        self._process = this_process()
-        self._run_id = 0
-        self._number = 0  # of the transaction, by which a commit whose reply was lost is known
-
-    def foresee(self) -> Result:
-        """Find out what a run would change, and change nothing."""
-
-        def look(account: str, request_ids: Sequence[str]) -> Page:
-            with reading(self._engine) as connection:
-                return self._read(connection, account, request_ids, locks=False)
-
-        return self._go_through(Result(), look)
-
-    def carry_out(self) -> Result:
-        """Derive legs again, page by page, until the end or a signal."""
-        in_transaction(
-            self._engine,
-            self._open,
-            was_done=lambda connection, _: runs.is_run_of(connection, self._run_id, self._process),
-        )
-        try:
-            result = self._go_through(Result(run_id=self._run_id), self._take)
-        except BaseException as error:
-            with suppress(Exception), self._engine.begin() as connection:
-                runs.finish_run(connection, self._run_id, outcome="failed", error=type(error).__name__)
-            raise
-        finish = partial(runs.finish_run, run_id=self._run_id, outcome=result.outcome, error=None)
-        in_transaction(self._engine, finish)
-        return result
-
-    def _open(self, connection: Connection) -> None:
-        runs.abandon_dead_runs(
-            connection, process=self._process, is_alive=is_alive, lease=self._settings.lease
-        )
-        self._run_id = runs.start_run(connection, command="reprocess", batch=None, process=self._process)
-
-    def _go_through(self, result: Result, take: Callable[[str, Sequence[str]], Page]) -> Result:
-        for account, request_ids in self._pages():
-            result.add(take(account, request_ids))
-            self._on_page(result)
-        result.signal = self._stop.signal
-        return result
-
-    def _pages(self) -> Iterator[tuple[str, list[str]]]:
-        """What is meant, some requests of one account at a time. A page without any costs no transaction."""
-        with reading(self._engine) as connection:
-            accounts = archived_accounts(connection, self._span)
-        for account in accounts:
-            last: str | None = None
-            while not self._stop.is_wanted:
-                with reading(self._engine) as connection:
-                    page = archived_page(connection, account, after=last, most=PAGE)
-                    meant = meant_ids(connection, account, page, self._span) if page else []
-                if not page:
-                    break
-                last = page[-1]
-                if meant:
-                    yield account, meant
-
-    def _take(self, account: str, request_ids: Sequence[str]) -> Page:
-        """Derive a page again; one by one where the database refuses a value, so that it hits only one."""
-        try:
-            return self._write(account, request_ids)
-        except Exception as error:
-            if not is_bad_value(error):
-                raise
-            page = Page()
-            if len(request_ids) == 1:
-                why = f"the database refuses it: {getattr(error, 'orig', error)}"
-                page.leave((account, request_ids[0]), why, counted_as="refused")
-                return page
-        for request_id in request_ids:
-            page.add(self._take(account, [request_id]))
-        return page
-
-    def _write(self, account: str, request_ids: Sequence[str]) -> Page:
-        number = self._number = self._number + 1
-
-        def work(connection: Connection) -> Page:
-            page = self._read(connection, account, request_ids, locks=True)
-            upsert_legs(connection, page.changes, run_id=self._run_id)
-            write_rereadings(connection, page.rereadings)
-            runs.count_run(connection, self._run_id, page.counts, turn=number)
-            return page
-
-        return in_transaction(
-            self._engine,
-            work,
-            was_done=lambda connection, _: runs.last_turn(connection, self._run_id) >= number,
-        )
-
-    def _read(self, connection: Connection, account: str, request_ids: Sequence[str], *, locks: bool) -> Page:
-        return read_page(
-            connection, account, request_ids, span=self._span, settings=self._settings, locks=locks
-        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from etl.cli.app import App, pass_app
+from etl.db import schema
+from etl.db.engine import LONG_READ_SECONDS, create_sqlite_file, reading, schema_revision, shown_url
 
 
 @click.group("db")
@@ -17,15 +19,6 @@ def command() -> None:
 @pass_app
 def upgrade(app: App, revision: str) -> None:
     """Upgrade the schema to REVISION, by default the newest. Safe to repeat."""
-    from etl.db import schema  # noqa: PLC0415 (slow to import)
-    from etl.db.engine import (  # noqa: PLC0415 (slow to import)
-        LONG_READ_SECONDS,
-        create_sqlite_file,
-        reading,
-        schema_revision,
-        shown_url,
-    )
-
     create_sqlite_file(app.settings.database_url)
     engine = app.engine_as_it_is(read_seconds=LONG_READ_SECONDS)
     schema.upgrade(engine, revision)
@@ -44,9 +37,6 @@ def downgrade(app: App, revision: str) -> None:
 
     REVISION is a number such as 0001, or base, or -1 for one step.
     """
-    from etl.db import schema  # noqa: PLC0415 (slow to import)
-    from etl.db.engine import LONG_READ_SECONDS  # noqa: PLC0415 (slow to import)
-
     schema.downgrade(app.engine_as_it_is(read_seconds=LONG_READ_SECONDS), revision)
 
 
@@ -54,8 +44,6 @@ def downgrade(app: App, revision: str) -> None:
 @pass_app
 def current(app: App) -> None:
     """Print the revision of the database."""
-    from etl.db.engine import reading, schema_revision  # noqa: PLC0415 (slow to import)
-
     with reading(app.engine_as_it_is()) as connection:
         click.echo(schema_revision(connection) or "none")
 
@@ -67,7 +55,5 @@ def check(app: App) -> None:
 
     Exits with 1 if the schema is behind, or if a table differs from what this version expects.
     """
-    from etl.db import schema  # noqa: PLC0415 (slow to import)
-
     schema.check(app.engine_as_it_is())
     click.echo("The schema is current.")

@@ -15,15 +15,20 @@ import click
 from etl.cli.options import INSTANT
 from etl.cli.output import counted, print_table
 from etl.cli.running import watched
+from etl.db.engine import create_sqlite_file, open_engine, reading
+from etl.db.figures import count_legs, dead_by_error_kind, first_rows, requests_by_state
+from etl.db.queue import enqueue_requests
+from etl.db.schema import upgrade
 from etl.errors import UsageError
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings
-from etl.sync.summary import OUTCOMES
+from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id, parse_faults
+from etl.simulator.server import wall_clock
+from etl.sync.run import run_sync
+from etl.sync.signals import Stop, stop_on_signals
+from etl.sync.summary import OUTCOMES, Limits
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
-
-    from etl.simulator import Simulator
-    from etl.sync.signals import Stop
 
 _REQUESTS = 300
 _DAYS = 7  # over which the calls are spread
@@ -48,11 +53,6 @@ def command(seed: int, until: datetime | None) -> None:
     request IDs, some of which fail in every documented way, and runs sync until all are finished. With the
     same --seed and --until the calls are the same, except a few that end while it runs.
     """
-    from etl.db.engine import create_sqlite_file, open_engine  # noqa: PLC0415 (slow to import)
-    from etl.db.schema import upgrade  # noqa: PLC0415 (slow to import)
-    from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id, parse_faults  # noqa: PLC0415 (slow to import)
-    from etl.sync.signals import stop_on_signals  # noqa: PLC0415 (slow to import)
-
     epoch = _epoch_of(until)
     path = Path(tempfile.mkdtemp(prefix="cdr-sync-demo-")) / "demo.sqlite3"
     url = f"sqlite:///{path}"
@@ -75,8 +75,6 @@ def command(seed: int, until: datetime | None) -> None:
 
 def _epoch_of(until: datetime | None) -> float:
     """The end of the period of calls in epoch seconds; by default the last midnight (UTC)."""
-    from etl.simulator.server import wall_clock  # noqa: PLC0415 (slow to import)
-
     now = wall_clock()
     if until is None:
         return now // 86_400 * 86_400
@@ -106,19 +104,12 @@ def _settings(url: str, simulator: Simulator) -> Settings:
 
 
 def _enqueue(engine: Engine, request_ids: list[str]) -> None:
-    from etl.db.queue import enqueue_requests  # noqa: PLC0415 (slow to import)
-
     with engine.begin() as connection:
         enqueue_requests(connection, request_ids, account=DEFAULT_ACCOUNT, batch="demo", delay=timedelta(0))
 
 
 def _sync_until_settled(engine: Engine, url: str, simulator: Simulator, stop: Stop) -> Counter[str]:
     """Run `sync` again and again, as cron would, until no request is pending."""
-    from etl.db.engine import reading  # noqa: PLC0415 (slow to import)
-    from etl.db.figures import requests_by_state  # noqa: PLC0415 (slow to import)
-    from etl.sync.run import run_sync  # noqa: PLC0415 (slow to import)
-    from etl.sync.summary import Limits  # noqa: PLC0415 (slow to import)
-
     settings = _settings(url, simulator)
     counts: Counter[str] = Counter()
     with watched(engine) as on_progress:
@@ -141,9 +132,6 @@ def _sync_until_settled(engine: Engine, url: str, simulator: Simulator, stop: St
 
 
 def _print_outcomes(engine: Engine, counts: Counter[str]) -> None:
-    from etl.db.engine import reading  # noqa: PLC0415 (slow to import)
-    from etl.db.figures import count_legs, dead_by_error_kind, requests_by_state  # noqa: PLC0415 (slow to import)
-
     with reading(engine) as connection:
         states = {state: count for state, count in requests_by_state(connection).items() if count}
         dead = dead_by_error_kind(connection)
@@ -157,9 +145,6 @@ def _print_outcomes(engine: Engine, counts: Counter[str]) -> None:
 
 
 def _print_rows(engine: Engine) -> None:
-    from etl.db.engine import reading  # noqa: PLC0415 (slow to import)
-    from etl.db.figures import first_rows  # noqa: PLC0415 (slow to import)
-
     with reading(engine) as connection:
         for title, table, columns in (
             ("calls: one row per call", "calls", _CALLS),

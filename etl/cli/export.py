@@ -8,7 +8,7 @@ from datetime import datetime
 import click
 
 from etl.cli.app import App, pass_app
-from etl.cli.naming import require_known
+from etl.cli.known_names import require_known_names
 from etl.cli.options import account_option, file_option, period_options
 from etl.cli.output import counted, output_to
 from etl.errors import UsageError
@@ -54,7 +54,7 @@ def command(
     if file_format == PARQUET and output is None and sys.stdout.isatty():
         raise UsageError("Parquet cannot be shown on a terminal", remedy="Add --output FILE")
     with exit_on_sigterm(), output_to(output) as sink, app.long_reading() as connection:
-        require_known(app, connection, account=account)
+        require_known_names(app, connection, account=account)
         portion = Portion(account, since, until)
         count = write_export(
             connection, sink, subject=subject, portion=portion, file_format=file_format, is_raw=raw

@@ -19,8 +19,8 @@ from etl.errors import (
     TransientError,
     UsageError,
 )
+from etl.id_files import check_request_id
 from etl.redaction import hide_secret_in_bytes
-from etl.request_lists import check_request_id
 
 
 class _NoAnswerError(CdrSyncError):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from etl import __version__
 from etl.cli.completion import complete_files
@@ -70,6 +71,15 @@ class _LazyGroup(click.Group):
             raise click.exceptions.NoSuchCommand(
                 error.command_name, possibilities=SUMMARIES, ctx=ctx
             ) from None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Offer the commands without importing them, then the options."""
+        commands = [
+            CompletionItem(name, help=summary)
+            for name, summary in SUMMARIES.items()
+            if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
@@ -209,9 +219,9 @@ def _as_failure(error: BaseException) -> CdrSyncError | None:
         return CdrSyncError(f"The output cannot be written: {error.strerror}")
     if "sqlalchemy" not in sys.modules:
         return None
-    from etl.db.errors import told  # noqa: PLC0415 (loaded already, or not needed)
+    from etl.db.errors import user_error  # noqa: PLC0415 (loaded already, or not needed)
 
-    failure = told(error)
+    failure = user_error(error)
     if failure is not None and not failure.remedy:
         failure.remedy = "Run `cdr-sync doctor` to find the cause"
     return failure

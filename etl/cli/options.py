@@ -12,7 +12,7 @@ import click
 
 from etl.cli.completion import complete_accounts, complete_files, complete_labels
 from etl.errors import RequestError, UsageError
-from etl.request_lists import LONGEST
+from etl.id_files import LONGEST_ID
 from etl.settings import LONGEST_NAME, parse_duration
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -113,7 +113,7 @@ class Name(click.ParamType[str]):
 def label_option(name: str, *, help_text: str) -> Callable[[_F], _F]:
     """An option whose value is the label of a batch."""
     return click.option(
-        name, type=Name(LONGEST), metavar="LABEL", shell_complete=complete_labels, help=help_text
+        name, type=Name(LONGEST_ID), metavar="LABEL", shell_complete=complete_labels, help=help_text
     )
 
 

@@ -1,4 +1,4 @@
-"""`cdr-sync reprocess`: legs derived again from the archived answers."""
+"""`cdr-sync reprocess`: derive legs again from the archived answers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from etl.cli.app import App, pass_app
-from etl.cli.naming import require_known
+from etl.cli.known_names import require_known_names
 from etl.cli.options import account_option, dry_run_option, json_option, period_options
 from etl.cli.output import counted, print_json
+from etl.sync.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from etl.reprocess import Result
@@ -21,24 +22,24 @@ if TYPE_CHECKING:
 _LEGS = {
     "legs_inserted": "new",
     "legs_updated": "changed",
-    "legs_missing": "missing now",
-    "legs_unchanged": "as before",
+    "legs_missing": "now missing",
+    "legs_unchanged": "unchanged",
 }
 _REVIVED = {
     "done": "done",
     "without_legs": "without legs",
-    "put_off": "to be asked for again by `cdr-sync sync`",
+    "put_off": "to be fetched again by `cdr-sync sync`",
 }
-_LEFT = {
-    "running": "running: a run stores a fresh answer",
-    "unreadable": "not readable still",
-    "refused": "refused by the database",
+_SKIPPED = {
+    "running": "running: a run stores a new answer",
+    "unreadable": "still cannot be parsed",
+    "refused": "rejected by the database",
 }
 
 
 @click.command("reprocess")
 @period_options(
-    since="Only answers stored at this instant or later.", until="Only answers stored before this instant."
+    since="Only answers stored at this time or later.", until="Only answers stored before this time."
 )
 @account_option
 @dry_run_option
@@ -53,24 +54,23 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Derive legs again from the archived answers, with no call of the API.
+    """Derive legs again from the archived answers, without calling the API.
 
     For a new version that reads more, or another CDR_SYNC_DEFAULT_REGION. Takes the latest answer of each
-    request; a request that is dead since its answer could not be read is settled where it can be now. Stopped
-    or killed, the same command does the rest. Times are UTC.
+    request. A request that is dead because its answer could not be parsed is settled if it can be parsed now.
+    Stopped or killed, the same command does the rest. Times are UTC.
     """
-    from etl.db.archive import Span  # noqa: PLC0415
-    from etl.db.engine import reading  # noqa: PLC0415
-    from etl.reprocess import Reprocessing  # noqa: PLC0415
-    from etl.sync.signals import stop_on_signals  # noqa: PLC0415
+    from etl.db.archive import Span  # noqa: PLC0415 (imports SQLAlchemy)
+    from etl.db.engine import reading  # noqa: PLC0415 (imports SQLAlchemy)
+    from etl.reprocess import Reprocessing  # noqa: PLC0415 (imports SQLAlchemy)
 
     engine = app.engine(creates=False)
     with reading(engine) as connection:
-        require_known(app, connection, account=account)
+        require_known_names(app, connection, account=account)
     span = Span(account, since, until)
-    with stop_on_signals() as stop, _shown() as on_page:
-        work = Reprocessing(engine, app.settings, span, stop=stop, on_page=on_page)
-        result = work.foresee() if dry_run else work.carry_out()
+    with stop_on_signals() as stop, _progress() as on_chunk:
+        work = Reprocessing(engine, app.settings, span, stop=stop, on_chunk=on_chunk)
+        result = work.preview() if dry_run else work.apply()
     if as_json:
         print_json(_document(result))
     else:
@@ -79,39 +79,43 @@ def command(
 
 
 @contextmanager
-def _shown() -> Iterator[Callable[[Result], None]]:
-    """How far it is, on a terminal."""
+def _progress() -> Iterator[Callable[[Result], None]]:
+    """Show on a terminal how far it is."""
     if not sys.stderr.isatty():
         yield lambda _result: None
         return
     from rich.console import Console  # noqa: PLC0415 (only on a terminal)
 
     with Console(stderr=True).status("reprocess") as status:
-        yield lambda result: status.update(
-            f"reprocess: {result.counts['requests']:,} read again, {result.counts['changed']:,} changed"
-        )
+
+        def on_chunk(result: Result) -> None:
+            requests, changed = counted(result.counts["requests"], "request"), result.counts["changed"]
+            status.update(f"reprocess: {requests} read, {changed:,} changed")
+
+        yield on_chunk
 
 
 def _document(result: Result) -> dict[str, object]:
-    names = ("request_id", "account", "reason")
-    counts = {name: result.counts[name] for name in ("requests", "changed", *_LEGS, *_REVIVED, *_LEFT)}
+    names = ("requests", "changed", *_LEGS, *_REVIVED, *_SKIPPED)
     return {
         "run": result.run_id,
         "outcome": result.outcome,
         "dry_run": result.run_id is None,
-        **counts,
-        "left_alone": [dict(zip(names, one, strict=True)) for one in result.left],
+        **{name: result.counts[name] for name in names},
+        "left_alone": [one._asdict() for one in result.skipped],
     }
 
 
 def _text(result: Result) -> str:
     counts = result.counts
-    begin = "Dry run" if result.run_id is None else f"Run {result.run_id}"
-    changed = f"{counts['changed']:,} {'would change' if result.run_id is None else 'changed'}"
-    lines = [f"{begin}: of {counted(counts['requests'], 'request')} with an archived answer, {changed}"]
+    begin, verb = (
+        ("Dry run", "would change") if result.run_id is None else (f"Run {result.run_id}", "changed")
+    )
+    requests = counted(counts["requests"], "request")
+    lines = [f"{begin}: {requests} with an archived answer, {counts['changed']:,} {verb}"]
     lines.append(f"Legs: {', '.join(f'{counts[name]:,} {words}' for name, words in _LEGS.items())}")
-    for title, words_of in (("Dead no more", _REVIVED), ("Left alone", _LEFT)):
-        if told := [f"{counts[name]:,} {words}" for name, words in words_of.items() if counts[name]]:
-            lines.append(f"{title}: {', '.join(told)}")
-    lines += [f"  {request_id} of account {account}: {why}" for request_id, account, why in result.left]
+    for title, words_of in (("No longer dead", _REVIVED), ("Skipped", _SKIPPED)):
+        if parts := [f"{counts[name]:,} {words}" for name, words in words_of.items() if counts[name]]:
+            lines.append(f"{title}: {', '.join(parts)}")
+    lines += [f"  {one.request_id} of account {one.account}: {one.reason}" for one in result.skipped]
     return "\n".join(lines)

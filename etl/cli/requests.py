@@ -1,18 +1,16 @@
-"""`cdr-sync requests`: look into single requests, and change what becomes of them."""
+"""`cdr-sync requests`: look into single requests, retry or cancel them."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from etl.cli.app import App, pass_app
-from etl.cli.id_lists import LOT
-from etl.cli.naming import require_known
+from etl.cli.known_names import require_known_names
 from etl.cli.options import (
     account_option,
     batch_option,
@@ -22,23 +20,55 @@ from etl.cli.options import (
     limit_option,
 )
 from etl.cli.output import counted, format_states, format_value, print_json, print_table, row_as_dict
-from etl.db.states import CANCELLED, DEAD, DONE, EMPTY, LANES, PENDING, RUNNING, STATES
+from etl.db.states import DEAD, LANES, PENDING, RUNNING, STATES
 from etl.errors import FailedCheckError, UsageError
 from etl.settings import DEFAULT_ACCOUNT
 
 if TYPE_CHECKING:
-    from etl.replay import Order, Result
+    from etl.replay import BulkChange, ChangeResult
+
+_MOST_UNKNOWN = 20  # IDs named in one message
+_SKIPPED_BECAUSE = {RUNNING: "running: a run is fetching it now", PENDING: "already pending"}
+_TOKENS = ("lease_token", "done_token")
+_LISTED = (
+    "request_id",
+    "state",
+    "last_error_kind",
+    "attempts",
+    "leg_count",
+    "updated_at",
+    "run_after",
+    "account",
+)
+_ALWAYS_LISTED = 3  # of these; a narrow terminal leaves out the others
+_ANSWER = ("revision", "fetched_at", "http_status", "run_id")
+_LEG = (
+    "leg",
+    "occurrence",
+    "from_number",
+    "to_number",
+    "call_time",
+    "duration_seconds",
+    "status",
+    "rate",
+    "revision",
+    "missing_since",
+)
+_LISTS = ("findings", "responses", "legs")
 
 
-_REPLAYABLE = (DEAD, EMPTY, DONE, CANCELLED)
-_CANCELLABLE = (PENDING, DEAD)
-_WHY_LEFT = {RUNNING: "running: a run asks for it right now", PENDING: "pending already"}
+@click.group("requests")
+def command() -> None:
+    """Look into single requests, retry or cancel them."""
 
 
-@click.command()
+# --- Changing requests -------------------------------------------------------------------------------
+
+
+@command.command()
 @click.argument("request_ids", nargs=-1, metavar="[ID]...")
 @error_kind_option
-@click.option("--all-dead", is_flag=True, help="All that are dead.")
+@click.option("--all-dead", is_flag=True, help="All dead requests.")
 @account_option
 @batch_option
 @dry_run_option
@@ -55,27 +85,27 @@ def retry(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Make requests pending again, with all attempts before them.
+    """Make requests pending again, with all their attempts left.
 
-    They are due now, and the next `cdr-sync sync` asks for them. Takes IDs (dead, empty, done or cancelled
-    ones), or dead requests by --error-kind or --all-dead. Their history stays: legs, answers, and the last
-    error. What is pending or running is left alone.
+    They are due now, and the next `cdr-sync sync` fetches them. Takes IDs (of dead, empty, done or cancelled
+    requests), or dead requests by --error-kind or --all-dead. Their history stays: legs, answers, and the
+    last error. Pending and running requests are skipped.
     """
-    from etl.db.selection import REPLAY, Selection  # noqa: PLC0415
-    from etl.replay import Order  # noqa: PLC0415
+    from etl.replay import RETRYABLE, BulkChange  # noqa: PLC0415 (imports SQLAlchemy)
 
     if not request_ids and error_kind is None and not all_dead:
-        raise UsageError("Which requests? Give IDs, or --error-kind KIND, or --all-dead")
-    states = _REPLAYABLE if request_ids and error_kind is None and not all_dead else (DEAD,)
-    selection = Selection(states, error_kind, (account,) if account else (), batch)
-    result = _follow(app, Order(selection, REPLAY, account), request_ids, is_dry_run=dry_run)
-    _tell(result, ("to be replayed", "would be replayed"), is_dry_run=dry_run, as_json=as_json)
-    _refuse_unknown(result)
+        raise UsageError("No request is selected", remedy="Give IDs, or --error-kind KIND, or --all-dead")
+    states = RETRYABLE if request_ids and error_kind is None and not all_dead else (DEAD,)
+    change = BulkChange.to_retry(states, error_kind=error_kind, account=account, batch=batch)
+    result = _apply(app, change, request_ids, is_dry_run=dry_run)
+    words = "would be retried" if dry_run else "will be retried"
+    _print_changes(result, words, is_dry_run=dry_run, as_json=as_json)
+    _require_no_unknown(result)
 
 
-@click.command()
+@command.command()
 @click.argument("request_ids", nargs=-1, metavar="[ID]...")
-@click.option("--all-pending", is_flag=True, help="All pending ones of an account or a batch.")
+@click.option("--all-pending", is_flag=True, help="All pending requests of an account or a batch.")
 @account_option
 @batch_option
 @dry_run_option
@@ -93,155 +123,78 @@ def cancel(
 ) -> None:
     """Take requests out of the queue.
 
-    Takes IDs (pending or dead ones), or by --all-pending all pending requests of an --account or a --batch,
-    such as those that were enqueued for a wrong one. `requests retry ID` brings one back. An ID that is being
-    asked for right now is refused: it is settled within seconds.
+    Takes IDs (of pending or dead requests), or with --all-pending all pending requests of an --account or a
+    --batch, such as those enqueued for a wrong account. `requests retry ID` brings one back. A request that a
+    run is fetching now is refused: it is settled within seconds.
     """
-    from etl.db.selection import CANCEL, Selection  # noqa: PLC0415
-    from etl.replay import Order  # noqa: PLC0415
+    from etl.replay import CANCELLABLE, BulkChange  # noqa: PLC0415 (imports SQLAlchemy)
 
-    is_told = bool(request_ids) or (all_pending and not (account is None and batch is None))
-    if not is_told:  # nothing brings back a whole queue but the names of its requests
-        raise UsageError("Which requests? Give IDs, or --all-pending with --account or --batch")
-    states = (PENDING,) if all_pending else _CANCELLABLE
-    selection = Selection(states, accounts=(account,) if account else (), batch=batch)
-    result = _follow(app, Order(selection, CANCEL, account), request_ids, is_dry_run=dry_run)
-    _tell(result, ("cancelled", "would be cancelled"), is_dry_run=dry_run, as_json=as_json)
-    _refuse_unknown(result)
-    if running := result.left[RUNNING]:
+    is_bounded = bool(request_ids) or (all_pending and (account is not None or batch is not None))
+    if not is_bounded:  # a whole queue could only be brought back by the IDs of its requests
+        raise UsageError(
+            "No request is selected", remedy="Give IDs, or --all-pending with --account or --batch"
+        )
+    states = (PENDING,) if all_pending else CANCELLABLE
+    change = BulkChange.to_cancel(states, account=account, batch=batch)
+    result = _apply(app, change, request_ids, is_dry_run=dry_run)
+    words = "would be cancelled" if dry_run else "cancelled"
+    _print_changes(result, words, is_dry_run=dry_run, as_json=as_json)
+    _require_no_unknown(result)
+    if running := result.skipped[RUNNING]:
         raise FailedCheckError(
-            f"{counted(running, 'request')} cannot be cancelled while a run asks for it: repeat this later"
+            f"{counted(running, 'request')} cannot be cancelled while a run is fetching it",
+            remedy="Repeat this command later",
         )
 
 
-def _follow(app: App, order: Order, request_ids: Sequence[str], *, is_dry_run: bool) -> Result:
-    from etl.db.engine import reading  # noqa: PLC0415
-    from etl.replay import carry_out, foresee  # noqa: PLC0415
+def _apply(app: App, change: BulkChange, request_ids: Sequence[str], *, is_dry_run: bool) -> ChangeResult:
+    from etl import replay  # noqa: PLC0415 (imports SQLAlchemy)
+    from etl.db.engine import reading  # noqa: PLC0415 (imports SQLAlchemy)
 
     engine = app.engine(creates=False)
     with reading(engine) as connection:
-        require_known(app, connection, account=order.account, batch=order.selection.batch)
-    listed = _lots(request_ids) if request_ids else None
-    return foresee(engine, order, listed) if is_dry_run else carry_out(engine, order, listed)
+        require_known_names(app, connection, account=change.account, batch=change.selection.batch)
+    listed = dict.fromkeys(text.strip() for text in request_ids) if request_ids else None
+    return replay.preview(engine, change, listed) if is_dry_run else replay.apply(engine, change, listed)
 
 
-def _lots(request_ids: Sequence[str]) -> Iterator[list[str]]:
-    distinct = iter(dict.fromkeys(text.strip() for text in request_ids))
-    while lot := list(islice(distinct, LOT)):
-        yield lot
-
-
-def _tell(result: Result, words: tuple[str, str], *, is_dry_run: bool, as_json: bool) -> None:
-    """Tell how many were changed, and of those left alone, why."""
+def _print_changes(result: ChangeResult, words: str, *, is_dry_run: bool, as_json: bool) -> None:
+    """Print how many requests were changed, and why others were skipped."""
     if as_json:
-        names = ("request_id", "account", "state")
         print_json(
             {
                 "dry_run": is_dry_run,
                 "changed": result.total,
                 "by_state": result.states,
-                "left_by_state": dict(result.left),
-                "left_alone": [dict(zip(names, one, strict=True)) for one in result.examples],
+                "left_by_state": dict(result.skipped),
+                "left_alone": [one._asdict() for one in result.examples],
                 "unknown": result.unknown,
             }
         )
         return
     if result.total:
-        states = format_states(result.states)
-        click.echo(f"{counted(result.total, 'request')} {words[is_dry_run]} ({states})")
-    elif not result.left and not result.unknown:
-        click.echo("No request is selected: nothing to do")
+        click.echo(f"{counted(result.total, 'request')} {words} ({format_states(result.states)})")
+    elif not result.skipped and not result.unknown:
+        click.echo("Nothing to do: no request is selected")
     for request_id, account, state in result.examples:
-        click.echo(f"Left alone: {request_id} of account {account} is {_WHY_LEFT.get(state, state)}")
-    if (more := result.left.total() - len(result.examples)) > 0:
+        click.echo(f"Skipped: {request_id} of account {account} is {_SKIPPED_BECAUSE.get(state, state)}")
+    if (more := result.skipped.total() - len(result.examples)) > 0:
         click.echo(f"… and {more:,} more")
 
 
-def _refuse_unknown(result: Result) -> None:
+def _require_no_unknown(result: ChangeResult) -> None:
     if result.unknown:
-        names = ", ".join(repr(name) for name in result.unknown[:20])
-        more = f" and {len(result.unknown) - 20:,} more" if len(result.unknown) > 20 else ""  # noqa: PLR2004
-        raise UsageError(f"Not known: {names}{more}. `cdr-sync enqueue` adds request IDs")
+        names = ", ".join(repr(name) for name in result.unknown[:_MOST_UNKNOWN])
+        more = len(result.unknown) - _MOST_UNKNOWN
+        rest = f" and {more:,} more" if more > 0 else ""
+        raise UsageError(f"Unknown request IDs: {names}{rest}", remedy="Add them with `cdr-sync enqueue`")
 
 
-_ANSWER = ("revision", "fetched_at", "http_status", "run_id")
-_LEG = (
-    "leg",
-    "occurrence",
-    "from_number",
-    "to_number",
-    "call_time",
-    "duration_seconds",
-    "status",
-    "rate",
-    "revision",
-    "missing_since",
-)
-_LISTS = ("findings", "responses", "legs")
-
-
-def print_story(story: Mapping[str, Any]) -> None:
-    """Print what `cdr-sync requests show --json` tells, laid out to be read."""
-    click.echo(f"Request {story['request_id']} of account {story['account']}")
-    click.echo(f"State: {story['state']} ({STATES[story['state']]})")
-    click.echo(f"Next: {_next(story)}")
-    click.echo(
-        f"So far: {counted(story['fetches'], 'valid answer')}, {counted(story['attempts'], 'attempt')} used, "
-        f"taken back from a dead worker {counted(story['reclaims'], 'time')}"
-    )
-    click.echo(f"Lane: {LANES[story['lane']]}; batch: {story['batch'] or 'none'}")
-    if story["last_error_kind"]:
-        status = f", HTTP {story['last_http_status']}" if story["last_http_status"] else ""
-        click.echo(f"Last error: {story['last_error_kind']}{status}: {story['last_error']}")
-    for finding in story["findings"]:
-        whose = f" (leg {finding['leg']} to {finding['number'] or 'no number'})" if finding["leg"] else ""
-        click.echo(f"Finding: {finding['check_name']}{whose}: {finding['detail']}")
-    click.echo("\nAnswers that differ from the one before:")
-    print_table([[answer[name] for name in _ANSWER] for answer in story["responses"]], _ANSWER)
-    click.echo("\nLegs:")
-    print_table([[leg[name] for name in _LEG] for leg in story["legs"]], _LEG)
-    click.echo("\nThe row in cdr_requests:")
-    columns = [(name, format_value(value)) for name, value in story.items() if name not in _LISTS]
-    print_table(columns, ("column", "value"))
-
-
-def _next(story: Mapping[str, Any]) -> str:
-    if story["state"] == PENDING:
-        return f"it is asked for by the first run after {format_value(story['run_after'])}"
-    if story["state"] == RUNNING:
-        return f"{story['worker']} asks for it, and holds it until {format_value(story['lease_until'])}"
-    nothing = f"nothing: it was settled at {format_value(story['finished_at'])}"
-    if story["state"] != DEAD:
-        return nothing
-    account = "" if story["account"] == DEFAULT_ACCOUNT else f" --account {shlex.quote(story['account'])}"
-    return f"{nothing}; `cdr-sync requests retry {shlex.quote(story['request_id'])}{account}` replays it"
-
-
-_LISTED = (
-    "request_id",
-    "state",
-    "last_error_kind",
-    "attempts",
-    "leg_count",
-    "updated_at",
-    "run_after",
-    "account",
-)
-_ALWAYS_LISTED = 3  # of these; the others where there is place
-_TOKENS = ("lease_token", "done_token")
-
-
-@click.group("requests")
-def command() -> None:
-    """Look into single requests, replay or cancel them."""
-
-
-command.add_command(retry)
-command.add_command(cancel)
+# --- Looking at requests -----------------------------------------------------------------------------
 
 
 @command.command("list")
-@click.option("--state", type=click.Choice(list(STATES)), help="Only those in this state.")
+@click.option("--state", type=click.Choice(list(STATES)), help="Only requests in this state.")
 @error_kind_option
 @account_option
 @batch_option
@@ -259,14 +212,14 @@ def list_(
     as_json: bool,
 ) -> None:
     """List requests, the latest change first."""
-    from etl.db.selection import Selection, list_requests  # noqa: PLC0415
+    from etl.db.selection import Selection, list_requests  # noqa: PLC0415 (imports SQLAlchemy)
 
     selection = Selection((state,) if state else (), error_kind, (account,) if account else (), batch)
     with app.reading() as connection:
-        require_known(app, connection, account=account, batch=batch)
+        require_known_names(app, connection, account=account, batch=batch)
         rows = [row_as_dict(row, without=_TOKENS) for row in list_requests(connection, selection, most=most)]
     if len(rows) == most and sys.stderr.isatty():
-        click.echo(f"The latest {most} at most; --limit N lists more.", err=True)
+        click.echo(f"Only the latest {most}. To list more, add --limit N.", err=True)
     if as_json:
         print_json(rows)
     else:
@@ -279,33 +232,74 @@ def list_(
 @json_option
 @pass_app
 def show(app: App, request_id: str, *, account: str | None, as_json: bool) -> None:
-    """Tell the story of request ID.
+    """Show all about request ID.
 
-    That is its state, its errors, its answers, its legs, and what comes next.
+    That is its state, its errors, answers and legs, and what comes next.
     """
-    from etl.db.stories import find_requests, findings_on, legs_of, responses_of  # noqa: PLC0415
-
-    stories = []
-    with app.reading() as connection:
-        require_known(app, connection, account=account)
-        for row in find_requests(connection, request_id):
-            if account not in (None, row.account):
-                continue
-            stories.append(
-                {
-                    **row_as_dict(row, without=_TOKENS),
-                    "next_try_at": row.run_after if row.state == PENDING else None,
-                    "findings": [row_as_dict(f) for f in findings_on(connection, row.account, request_id)],
-                    "responses": [row_as_dict(r) for r in responses_of(connection, row.account, request_id)],
-                    "legs": [row_as_dict(leg) for leg in legs_of(connection, row.account, request_id)],
-                }
-            )
-    if not stories:
-        raise UsageError(f"Request {request_id!r} is not known: `cdr-sync enqueue` adds it")
+    details = _read_details(app, request_id, account)
+    if not details:
+        raise UsageError(f"Unknown request ID: {request_id!r}", remedy="Add it with `cdr-sync enqueue`")
     if as_json:
-        print_json(stories[0] if len(stories) == 1 else stories)
+        print_json(details[0] if len(details) == 1 else details)
         return
-    for number, story in enumerate(stories):
+    for number, one in enumerate(details):
         if number:
             click.echo()
-        print_story(story)
+        _print_details(one)
+
+
+def _read_details(app: App, request_id: str, account: str | None) -> list[dict[str, Any]]:
+    """A request ID in every account that has it, as `requests show --json` prints it."""
+    from etl.db.selection import find_requests, findings_on, legs_of, responses_of  # noqa: PLC0415 (SQLAlchemy)
+
+    with app.reading() as connection:
+        require_known_names(app, connection, account=account)
+        return [
+            {
+                **row_as_dict(row, without=_TOKENS),
+                "next_try_at": row.run_after if row.state == PENDING else None,
+                "findings": [row_as_dict(f) for f in findings_on(connection, row.account, request_id)],
+                "responses": [row_as_dict(r) for r in responses_of(connection, row.account, request_id)],
+                "legs": [row_as_dict(leg) for leg in legs_of(connection, row.account, request_id)],
+            }
+            for row in find_requests(connection, request_id)
+            if account in (None, row.account)
+        ]
+
+
+def _print_details(request: Mapping[str, Any]) -> None:
+    click.echo(f"Request {request['request_id']} of account {request['account']}")
+    click.echo(f"State: {request['state']} ({STATES[request['state']]})")
+    click.echo(f"Next: {_next_step(request)}")
+    click.echo(
+        f"So far: {counted(request['fetches'], 'valid answer')}, {counted(request['attempts'], 'attempt')} "
+        f"used, reclaimed from a dead worker {counted(request['reclaims'], 'time')}"
+    )
+    click.echo(f"Lane: {LANES[request['lane']]}; batch: {request['batch'] or 'none'}")
+    if request["last_error_kind"]:
+        status = f", HTTP {request['last_http_status']}" if request["last_http_status"] else ""
+        click.echo(f"Last error: {request['last_error_kind']}{status}: {request['last_error']}")
+    for finding in request["findings"]:
+        leg = f" (leg {finding['leg']} to {finding['number'] or 'no number'})" if finding["leg"] else ""
+        click.echo(f"Finding: {finding['check_name']}{leg}: {finding['detail']}")
+    click.echo("\nAnswers that differ from the one before:")
+    print_table([[answer[name] for name in _ANSWER] for answer in request["responses"]], _ANSWER)
+    click.echo("\nLegs:")
+    print_table([[leg[name] for name in _LEG] for leg in request["legs"]], _LEG)
+    click.echo("\nThe row in cdr_requests:")
+    columns = [(name, format_value(value)) for name, value in request.items() if name not in _LISTS]
+    print_table(columns, ("column", "value"))
+
+
+def _next_step(request: Mapping[str, Any]) -> str:
+    if request["state"] == PENDING:
+        return f"the first run after {format_value(request['run_after'])} fetches it"
+    if request["state"] == RUNNING:
+        return (
+            f"{request['worker']} is fetching it, and holds it until {format_value(request['lease_until'])}"
+        )
+    finished = f"none. It was settled at {format_value(request['finished_at'])}"
+    if request["state"] != DEAD:
+        return finished
+    account = "" if request["account"] == DEFAULT_ACCOUNT else f" --account {shlex.quote(request['account'])}"
+    return f"{finished}. To retry: `cdr-sync requests retry {shlex.quote(request['request_id'])}{account}`"

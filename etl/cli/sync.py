@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from etl.cli.app import App, only_one, pass_app
+from etl.cli.known_names import require_known_names, warn_about_unused_label
 from etl.cli.monitoring import monitored
-from etl.cli.naming import require_known, tell_of_unknown_label
 from etl.cli.options import (
     account_option,
     batch_option,
@@ -77,7 +77,7 @@ def command(
             click.echo(run.text)
         if batch is not None and not summary.counts["claimed"] and sys.stderr.isatty():
             with app.reading() as connection:
-                tell_of_unknown_label(app, connection, batch)
+                warn_about_unused_label(app, connection, batch)
         raise click.exceptions.Exit(summary.exit_code)
 
 
@@ -98,8 +98,8 @@ def _tell_what_is_due(
     accounts = [account] if account else list(app.settings.accounts)
     selection = Selection(accounts=accounts, batch=batch, only_due=True)
     with app.reading() as connection:
-        require_known(app, connection, account=account)
-        tell_of_unknown_label(app, connection, batch)
+        require_known_names(app, connection, account=account)
+        warn_about_unused_label(app, connection, batch)
         due = count_requests(connection, selection)
     total = sum(due.values()) if most is None else min(most, sum(due.values()))
     rows = [(name, LANES[lane], count) for (name, lane), count in sorted(due.items())]

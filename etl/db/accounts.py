@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from pyrate_limiter import GCRA, Decision, Rate, StateStore
-from pyrate_limiter.abstracts.algorithm import State, StateAlgorithm
 from sqlalchemy import Connection, case, exists, func, select, text, update
 
-from etl.db.dialects import database_now, db_now, later_sql, unless_known_sql
+from etl.db.bulk import on_conflict_sql
+from etl.db.dialects import database_now, db_now, later_sql
 from etl.db.selection import known_accounts
 from etl.db.states import PENDING
 from etl.db.tables import api_accounts, cdr_requests
@@ -17,7 +16,7 @@ from etl.db.tables import api_accounts, cdr_requests
 
 @dataclass(frozen=True, slots=True)
 class AccountState:
-    """What was known of an account when it was read."""
+    """What the database holds about an account: its canary, and whether it may be asked."""
 
     canary_request_id: str | None
     is_breaker_open: bool
@@ -25,15 +24,15 @@ class AccountState:
 
 
 def ensure_account(connection: Connection, account: str) -> None:
-    """Make an account's row, where there is none yet; safe beside others that do the same."""
+    """Insert an account's row unless it exists, even where another transaction does the same."""
     if not connection.scalar(select(exists().where(api_accounts.c.account == account))):
-        unless_known = unless_known_sql(connection.dialect.name, "api_accounts", "account")
-        insert = text(f"INSERT INTO api_accounts (account) VALUES (:account) {unless_known}")
+        on_conflict = on_conflict_sql(connection.dialect.name, ["account"])
+        insert = text(f"INSERT INTO api_accounts (account) VALUES (:account) {on_conflict}")
         connection.execute(insert, {"account": account})
 
 
 def read_account(connection: Connection, account: str) -> AccountState:
-    """Read what is known of an account."""
+    """Read the state of an account; an account without a row has none."""
     row = connection.execute(
         select(
             api_accounts.c.canary_request_id,
@@ -47,13 +46,13 @@ def read_account(connection: Connection, account: str) -> AccountState:
 
 
 def is_free(connection: Connection, account: str) -> bool:
-    """Whether nobody else is changing an account's row; then nobody can until this transaction ends."""
+    """Whether no other transaction holds an account's row; it is then locked until the commit."""
     row = select(api_accounts.c.account).where(api_accounts.c.account == account)
     return connection.scalar(row.with_for_update(skip_locked=True)) is not None
 
 
 def remember_canary(connection: Connection, account: str, request_id: str) -> None:
-    """Keep the latest request that is known to be good."""
+    """Store the latest request that is known to be good."""
     connection.execute(
         update(api_accounts)
         .where(api_accounts.c.account == account)
@@ -62,7 +61,7 @@ def remember_canary(connection: Connection, account: str, request_id: str) -> No
 
 
 def open_breaker(connection: Connection, account: str, reason: str) -> None:
-    """Let every machine know that the API is down for this account; the first instant stays."""
+    """Open the circuit breaker of an account for every machine; the first instant stays."""
     connection.execute(
         update(api_accounts)
         .where(api_accounts.c.account == account)
@@ -75,7 +74,7 @@ def open_breaker(connection: Connection, account: str, reason: str) -> None:
 
 
 def close_breaker(connection: Connection, account: str) -> None:
-    """Let every machine know that the API works for this account."""
+    """Close the circuit breaker of an account for every machine."""
     connection.execute(
         update(api_accounts)
         .where(api_accounts.c.account == account, api_accounts.c.breaker_opened_at.is_not(None))
@@ -84,7 +83,7 @@ def close_breaker(connection: Connection, account: str) -> None:
 
 
 def pause_account(connection: Connection, account: str, delay: timedelta) -> None:
-    """Let every machine be patient with this account; a longer pause that is set already stays."""
+    """Pause an account on every machine; a longer pause that is set already stays."""
     until = later_sql(connection.dialect.name, ":seconds")
     connection.execute(
         text(
@@ -96,73 +95,58 @@ def pause_account(connection: Connection, account: str, delay: timedelta) -> Non
 
 
 def waiting_accounts(connection: Connection) -> list[str]:
-    """The accounts that have pending requests, found as quickly however many requests wait."""
+    """The accounts that have pending requests, by one index look-up each."""
     return known_accounts(connection, cdr_requests.c.account, cdr_requests.c.state == text(f"'{PENDING}'"))
 
 
 _BURST_SECONDS = 0.1
-_PRECISION = 1000  # the library counts whole calls in whole milliseconds: this many seconds' worth of calls
-_CLOCK_SECONDS = 60.0  # a debt that lasts longer than this is none: the database's clock was set back
+_LONGEST_DEBT_SECONDS = 60.0
+_MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How many calls may be made at an instant, and after how many seconds the next one may."""
+    """How many calls may be made now, and after how many seconds the next one may."""
 
     calls: int
     wait_seconds: float
-    at: int  # milliseconds since 1970 by the database's clock
+    paid_until_us: int  # before any of these calls is spent
 
 
 class SharedRateLimit:
-    """A limit of so many calls a second, the same for everybody who uses this database."""
+    """A limit of so many calls per second, shared by everything that uses this database.
 
-    def __init__(self, calls_a_second: float) -> None:
-        self.interval = 1 / calls_a_second  # seconds from one call to the next
-        self._burst = max(1, int(calls_a_second * _BURST_SECONDS))
-        limit = max(1, round(calls_a_second * _PRECISION))
-        self._rates = [Rate(limit, round(limit / calls_a_second * 1000), burst=self._burst)]
-        self._longest_debt = self._burst * self.interval + _CLOCK_SECONDS
-        self._algorithm = GCRA()
+    It is the generic cell rate algorithm (GCRA, ITU-T I.371). The account's row holds the instant until which
+    the calls so far are paid. Each call moves it by the interval between two calls, and it may be ahead of
+    the database's clock by no more than a burst.
+    """
+
+    def __init__(self, calls_per_second: float) -> None:
+        self.interval = 1 / calls_per_second  # seconds from one call to the next
+        self._interval_us = max(1, round(self.interval * _MICROSECONDS))
+        self._burst = max(1, int(calls_per_second * _BURST_SECONDS))
 
     def allowance(self, connection: Connection, account: str) -> Allowance:
-        """Find out what may be called now; nobody else can spend it until this transaction ends."""
-        state = _AccountRow(connection, account).read(self._algorithm, self._rates)
-        at = int(database_now(connection).timestamp() * 1000)  # once the row is ours, however long that took
-        if state[0] > (at / 1000 + self._longest_debt) * 1_000_000:
-            state = self._algorithm.initial(self._rates)
-            _AccountRow(connection, account).reset()
-        owed = self._algorithm.consumed(self._rates, state, at)
-        _, decision = self._algorithm.step(self._rates, state, at, 1)
-        return Allowance(max(0, self._burst - owed), (decision.retry_after_ms or 0) / 1000, at)
+        """Find out how many calls may be made now, and lock the account's row until the commit."""
+        column = api_accounts.c.rate_paid_until_us
+        row = select(column).where(api_accounts.c.account == account).with_for_update()
+        stored: int | None = connection.scalar(row)
+        # The clock is read once the row is locked, however long that took.
+        now = round(database_now(connection).timestamp() * _MICROSECONDS)
+        burst_us = self._burst * self._interval_us
+        # A debt that no burst explains means that the database's clock was set back.
+        if stored is None or stored > now + burst_us + _LONGEST_DEBT_SECONDS * _MICROSECONDS:
+            stored = now
+        paid_until = max(stored, now)
+        calls = max(0, (now + burst_us - paid_until) // self._interval_us)
+        wait = 0 if calls else paid_until + self._interval_us - burst_us - now
+        return Allowance(calls, wait / _MICROSECONDS, paid_until)
 
     def spend(self, connection: Connection, account: str, calls: int, allowance: Allowance) -> None:
-        """Note so many calls, in the transaction that asked for the allowance, and no more than that."""
+        """Write down so many calls, in the transaction of the allowance, and no more than it allows."""
         if calls:
-            _AccountRow(connection, account).check(self._algorithm, self._rates, allowance.at, calls)
-
-
-class _AccountRow(StateStore):
-    """The limiter's state in an account's row, under the row's lock."""
-
-    def __init__(self, connection: Connection, account: str) -> None:
-        self._connection = connection
-        self._is_it = api_accounts.c.account == account
-
-    def check(self, algorithm: StateAlgorithm, rates: list[Rate], now: int, weight: int) -> Decision:
-        state, decision = algorithm.step(rates, self.read(algorithm, rates), now, weight)
-        if decision.allowed:
-            self._write(int(state[0]))
-        return decision
-
-    def read(self, algorithm: StateAlgorithm, rates: list[Rate]) -> State:
-        column = api_accounts.c.rate_paid_until_us
-        stored = self._connection.scalar(select(column).where(self._is_it).with_for_update())
-        return algorithm.initial(rates) if stored is None else (stored,)
-
-    def reset(self) -> None:
-        self._write(None)
-
-    def _write(self, instant: int | None) -> None:
-        values = {"rate_paid_until_us": instant}
-        self._connection.execute(update(api_accounts).where(self._is_it).values(values))
+            connection.execute(
+                update(api_accounts)
+                .where(api_accounts.c.account == account)
+                .values(rate_paid_until_us=allowance.paid_until_us + calls * self._interval_us)
+            )

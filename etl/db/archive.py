@@ -1,9 +1,9 @@
-"""The raw archive: each answer whose content differs from the one before, and reading it again."""
+"""The raw archive: store each answer that differs from the one before, and read answers again."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -11,21 +11,22 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, select, update
 
-from etl.db.bulk import RowsStatement
+from etl.db.bulk import REQUEST_KEY, Kind, RowsStatement
 from etl.db.dialects import db_now, now_sql
-from etl.db.selection import BY_NUMBER, REPLAY, known_accounts
+from etl.db.selection import REPLAY, known_accounts, lock_requests
 from etl.db.states import DEAD, PENDING
 from etl.db.tables import cdr_requests, cdr_responses
 
-_COLUMNS = {
-    "account": "exact",
-    "request_id": "exact",
+MALFORMED = "malformed"  # the error kind whose answers are archived and can become readable
+_column = cdr_responses.c
+_COLUMNS: Mapping[str, Kind] = {
+    **REQUEST_KEY,
     "http_status": "int",
     "body": "text",
     "sha256": "text",
     "run_id": "int",
 }
-# What is in hand is fenced, so that nobody else numbers this request's answers meanwhile.
+# Safe because the claim is fenced: no other transaction numbers the answers of this request.
 _ARCHIVE = """
 INSERT INTO cdr_responses (account, request_id, revision, run_id, fetched_at, http_status, body, sha256)
 SELECT v.account, v.request_id, COALESCE(latest.revision, 0) + 1, v.run_id, {now},
@@ -39,7 +40,7 @@ WHERE latest.sha256 IS NULL OR latest.sha256 <> v.sha256"""
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer to be archived: the body's text, as received."""
+    """One answer to archive. `body` is its text, `sha256` the hash of the bytes received."""
 
     account: str
     request_id: str
@@ -49,13 +50,13 @@ class Response:
 
 
 def make_response(account: str, request_id: str, http_status: int | None, body: bytes) -> Response:
-    """Make an answer fit for the archive: without what a text column refuses."""
+    """Decode an answer for the archive: what a text column refuses is replaced by U+FFFD."""
     content = body.decode(errors="replace").replace("\x00", "\ufffd")
     return Response(account, request_id, http_status, content, hashlib.sha256(body).hexdigest())
 
 
 def archive_responses(connection: Connection, responses: Sequence[Response], *, run_id: int | None) -> None:
-    """Archive answers, leaving out each whose bytes are those of the one before."""
+    """Archive answers, without those whose bytes are the same as the answer before."""
     if responses:
         rows = [(r.account, r.request_id, r.http_status, r.body, r.sha256, run_id) for r in responses]
         _archive_statement(connection.dialect.name).execute(connection, rows)
@@ -66,14 +67,9 @@ def _archive_statement(dialect: str) -> RowsStatement:
     return RowsStatement(dialect, _ARCHIVE.replace("{now}", now_sql(dialect)), _COLUMNS)
 
 
-MALFORMED = "malformed"  # the word of the errors whose answers are archived and can become readable
-_column = cdr_responses.c
-_MYSQL = ("mysql", "mariadb")
-
-
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Which answers are meant, by when they were received: half-open; None means any."""
+    """Which archived answers to read: received at or after `since` and before `until`; None means any."""
 
     account: str | None = None
     since: datetime | None = None
@@ -92,13 +88,13 @@ class ArchivedAnswer:
 
     @property
     def is_as_received(self) -> bool:
-        """Whether the text is the bytes that came. What no text column takes was replaced in it."""
+        """Whether the text is the bytes received: nothing in it had to be replaced."""
         return "\ufffd" not in self.body or hashlib.sha256(self.body.encode()).hexdigest() == self.sha256
 
 
 @dataclass(frozen=True, slots=True)
 class Rereading:
-    """What an answer that was read again says of its request; `state` only where it is no longer dead."""
+    """What an answer that was read again changes in its request; `state` only if it is no longer dead."""
 
     id: int
     leg_count: int
@@ -107,20 +103,20 @@ class Rereading:
 
 
 def archived_accounts(connection: Connection, span: Span) -> list[str]:
-    """The accounts whose answers are meant."""
+    """The accounts that have answers in a span."""
     return known_accounts(connection, _column.account) if span.account is None else [span.account]
 
 
 def archived_page(connection: Connection, account: str, *, after: str | None, most: int) -> list[str]:
-    """The next IDs of an account that have answers, by the archive's primary key."""
+    """The next request IDs of an account that have answers, by the archive's primary key."""
     page = select(_column.request_id).distinct().where(_column.account == account)
     if after is not None:
         page = page.where(_column.request_id > after)
     return list(connection.scalars(page.order_by(_column.request_id).limit(most)))
 
 
-def meant_ids(connection: Connection, account: str, request_ids: Sequence[str], span: Span) -> list[str]:
-    """Those of some requests whose latest answer is meant."""
+def ids_in_span(connection: Connection, account: str, request_ids: Sequence[str], span: Span) -> list[str]:
+    """Those of some request IDs whose latest answer is in a span."""
     latest = select(_column.request_id).where(_latest(account, request_ids, span))
     return list(connection.scalars(latest.order_by(_column.request_id)))
 
@@ -128,7 +124,7 @@ def meant_ids(connection: Connection, account: str, request_ids: Sequence[str], 
 def latest_answers(
     connection: Connection, account: str, request_ids: Sequence[str], span: Span
 ) -> list[ArchivedAnswer]:
-    """The latest answers of some requests, where those are meant, with their bodies."""
+    """The latest answers of some requests, with their bodies, if they are in a span."""
     columns = (_column.request_id, _column.fetched_at, _column.http_status, _column.body, _column.sha256)
     latest = select(*columns).where(_latest(account, request_ids, span))
     return [ArchivedAnswer(*row) for row in connection.execute(latest.order_by(_column.request_id))]
@@ -149,27 +145,25 @@ def _latest(account: str, request_ids: Sequence[str], span: Span) -> ColumnEleme
     return and_(*parts)
 
 
-def hold_requests(
+def requests_by_id(
     connection: Connection, account: str, request_ids: Sequence[str], *, locks: bool = True
 ) -> dict[str, Row[Any]]:
-    """The rows of some requests, by ID; with `locks`, nobody else changes them until the commit."""
+    """The rows of some requests, by request ID; with `locks`, they are locked until the commit."""
     column = cdr_requests.c
     known = select(column.id).where(column.account == account, column.request_id.in_(request_ids))
     ids = list(connection.scalars(known))
-    # In the order of their numbers, as the fence of the claims takes them, so that nobody waits crosswise.
-    look = select(cdr_requests).where(column.id.in_(ids)).order_by(column.id)
     if locks:
-        look = look.with_for_update()
-        for dialect in _MYSQL:
-            look = look.with_hint(cdr_requests, BY_NUMBER, dialect)
-    return {row.request_id: row for row in connection.execute(look)}
+        rows = lock_requests(connection, ids)
+    else:
+        rows = list(connection.execute(select(cdr_requests).where(column.id.in_(ids))))
+    return {row.request_id: row for row in rows}
 
 
 def write_rereadings(connection: Connection, rereadings: Sequence[Rereading]) -> None:
-    """Write what answers say of requests that `hold_requests` found, in the same transaction.
+    """Write what answers say of requests that `requests_by_id` locked, in the same transaction.
 
-    Of those that are dead no more, the state is told as that of any valid answer; what is to be asked for
-    again is due now, with all attempts before it.
+    A request that is no longer dead gets the state that a valid answer gives it. One that becomes pending is
+    due now, with all its attempts left.
     """
     column = cdr_requests.c
     by_state: dict[str | None, list[Rereading]] = {}

@@ -1,27 +1,32 @@
-"""A whole batch of rows in one statement.
+"""Many rows in one statement.
 
-The driver then releases the interpreter lock once and not at every row, so that the fetching threads go on
-meanwhile; and no statement is compiled anew for each batch. On SQLite the rows are one list of VALUES, whose
-text is kept for each number of rows: it takes a fifth of the time of JSON there. Elsewhere they are one
-parameter of JSON, so that the text is always the same.
+The driver then releases the interpreter lock once instead of once per row, so that the fetching threads go on
+meanwhile, and no statement is compiled again for each batch. On SQLite the rows are one list of VALUES, whose
+text is cached for each number of rows: it takes a fifth of the time of JSON there. Elsewhere they are one
+JSON parameter, so that the text is always the same.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, CursorResult, TextClause, text
+from sqlalchemy import JSON, Column, Connection, CursorResult, Integer, TextClause, text
 
-from etl.db.dialects import instant_text
+from etl.db.dialects import Instant, Money, instant_text
 
-_SQLITE_PARAMETERS = 32_000  # of 32,766 that one statement may have
-_POSTGRESQL = {
+# How many IDs a statement's list may hold. From 1,000 on, MariaDB reads and locks the whole table.
+ID_CHUNK = 500
+_SQLITE_PARAMETERS = 32_000  # one statement may have 32,766
+Kind = Literal["text", "exact", "int", "seconds", "instant", "money", "json"]
+REQUEST_KEY: Mapping[str, Kind] = {"account": "exact", "request_id": "exact"}
+_POSTGRESQL: Mapping[Kind, str] = {
     "text": "text",
     "exact": "text",
     "int": "bigint",
@@ -30,9 +35,9 @@ _POSTGRESQL = {
     "money": "numeric",
     "json": "text",
 }
-_MYSQL = {
+_MYSQL: Mapping[Kind, str] = {
     "text": "MEDIUMTEXT CHARACTER SET utf8mb4",
-    "exact": "VARCHAR(255) CHARACTER SET utf8mb4",
+    "exact": "VARCHAR(255) CHARACTER SET utf8mb4",  # short, so that it can be looked up in an index
     "int": "BIGINT",
     "seconds": "DOUBLE",
     "instant": "DATETIME(6)",
@@ -41,30 +46,36 @@ _MYSQL = {
 }
 
 
+def kind_of(column: Column[Any]) -> Kind:
+    """The kind of a table's column."""
+    kinds: dict[type, Kind] = {Instant: "instant", Money: "money", Integer: "int", JSON: "json"}
+    return next((kind for type_, kind in kinds.items() if isinstance(column.type, type_)), "text")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RowsStatement:
     """A statement that reads its rows from a derived table `v`.
 
-    `sql` has `{rows}` where that table belongs, and no other parameter; `columns` are the kinds of its
-    columns in their order: text, exact, int, seconds, instant, money or json.
+    `sql` has `{rows}` where that table belongs, and no other parameter. `columns` are the names and kinds of
+    its columns, in order.
     """
 
     dialect: str
     sql: str
-    columns: Mapping[str, str]
+    columns: Mapping[str, Kind]
 
     def execute(self, connection: Connection, rows: Sequence[Sequence[object]]) -> list[CursorResult[Any]]:
-        """Run it for all rows, each in the order of the columns: at once, unless they are too many."""
+        """Run it for all rows, each in the order of the columns: at once, unless there are too many."""
         if self.dialect != "sqlite":
             document = [dict(zip(self.columns, row, strict=True)) for row in rows]
             return [connection.execute(_with_json(self), {"rows": msgspec.json.encode(document).decode()})]
         most = _SQLITE_PARAMETERS // len(self.columns)
+        chunks = [rows[first : first + most] for first in range(0, len(rows), most)]
         return [
             connection.exec_driver_sql(
-                _with_values(self, len(rows[first : first + most])),
-                tuple(value for row in rows[first : first + most] for value in row),
+                _with_values(self, len(chunk)), tuple(value for row in chunk for value in row)
             )
-            for first in range(0, len(rows), most)
+            for chunk in chunks
         ]
 
 
@@ -79,7 +90,7 @@ def _with_values(statement: RowsStatement, count: int) -> str:
 def _with_json(statement: RowsStatement) -> TextClause:
     if statement.dialect == "postgresql":
         fields = ", ".join(f"{name} {_POSTGRESQL[kind]}" for name, kind in statement.columns.items())
-        # JSON stands in the document as text, which must be read again, or it would be stored as a string.
+        # JSON is in the document as text: without the cast it would be stored as a JSON string.
         values = ", ".join(
             f"CAST({name} AS json) AS {name}" if kind == "json" else name
             for name, kind in statement.columns.items()
@@ -91,10 +102,20 @@ def _with_json(statement: RowsStatement) -> TextClause:
 
 
 def stored_value(dialect: str, value: object) -> object:
-    """An instant or an amount as it stands in a row: what the database reads as the same value."""
+    """A value as a row holds it: what the database reads back as the same value."""
     if isinstance(value, datetime):
         return instant_text(value, dialect)
     if isinstance(value, Decimal):
         # SQLite stores a double; the others read the digits.
         return float(value) if dialect == "sqlite" else f"{value:f}"
-    return value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping) else value
+
+
+def on_conflict_sql(dialect: str, key: Sequence[str], *, update: Sequence[str] = ()) -> str:
+    """The end of an INSERT: where the key exists already, even uncommitted, update the row or leave it."""
+    if dialect == "mysql":
+        # To set a part of the key to itself leaves the row as it is, and does not count it.
+        changes = ", ".join(f"{name} = VALUES({name})" for name in update or key[:1])
+        return f"ON DUPLICATE KEY UPDATE {changes}"
+    changes = ", ".join(f"{name} = excluded.{name}" for name in update)
+    return f"ON CONFLICT ({', '.join(key)}) DO {f'UPDATE SET {changes}' if update else 'NOTHING'}"

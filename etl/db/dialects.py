@@ -125,13 +125,6 @@ def _long_text_mysql(element: LongText, compiler: Any, **kw: Any) -> str:  # noq
     return "MEDIUMTEXT"
 
 
-def unless_known_sql(dialect_name: str, table: str, *key: str) -> str:
-    """The end of an INSERT that leaves a row with the same key as it is, even one added just now."""
-    if dialect_name == "mysql":
-        return f"ON DUPLICATE KEY UPDATE {key[0]} = {table}.{key[0]}"
-    return f"ON CONFLICT ({', '.join(key)}) DO NOTHING"
-
-
 def instant_text(value: datetime, dialect_name: str) -> str:
     """An aware instant as text that the database reads as the same instant."""
     text = value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")

@@ -1,89 +1,96 @@
-"""What a failure of the database means: whether it passes, whose it is, and how a person is told."""
+"""What an error of the database means: whether it passes, whose fault it is, and what to report.
+
+Errors are told apart by their codes, never by their texts: SQLite's result codes, MySQL's error numbers, and
+the SQLSTATE of PostgreSQL.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
 
 from sqlalchemy import exc
 
 from etl.errors import CdrSyncError, DatabaseUnavailableError
 
-_OUR_FAULTS = ("no such table", "no such column", "syntax error", "no such function")
-_CONFLICTS = ("database is locked", "database table is locked")
-# A CHECK that fails, on MySQL and on MariaDB: their driver does not count it among the refused values.
-_FAILED_CHECKS = (3819, 4025)
-# What PostgreSQL calls a right that the user lacks, and a role or standby that only reads. MySQL's driver
-# counts its own among what cannot be used.
-_FORBIDDEN = ("42501", "25006")
+_Code = int | str | None
+
+_CONFLICTS: dict[str, tuple[_Code, ...]] = {
+    "sqlite": (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+    "postgresql": ("40001", "40P01", "55P03"),  # serialization failure, deadlock, lock timeout
+    "mysql": (1205, 1213),  # lock timeout, deadlock
+}
+# SQLite says this of a statement that is wrong, which is a bug here; of a bad file or disk it says more.
+_SQLITE_BUGS = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE)
+# A CHECK that fails, on MySQL and on MariaDB. Their driver does not raise IntegrityError for it.
+_MYSQL_FAILED_CHECKS = (3819, 4025)
+# PostgreSQL: a missing privilege, and a role or standby that is read-only.
+_POSTGRESQL_FORBIDDEN = ("42501", "25006")
+
+
+def _database_and_code(error: exc.DBAPIError) -> tuple[str, _Code]:
+    """Which kind of database raised an error, and the error's code."""
+    original = error.orig
+    if isinstance(original, sqlite3.Error):
+        # The driver's own errors have no code.
+        extended: int | None = getattr(original, "sqlite_errorcode", None)
+        return "sqlite", None if extended is None else extended & 0xFF  # the primary code is the last byte
+    # PyMySQL's errors begin with MySQL's number. (The SQLSTATE is useless: HY000 for a lock timeout.)
+    number = original.args[0] if original is not None and original.args else None
+    if isinstance(number, int):
+        return "mysql", number
+    return "postgresql", getattr(original, "sqlstate", None)
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether a whole transaction failed only since others were at work, so that it can be repeated."""
-    if not isinstance(error, exc.DBAPIError) or error.orig is None:
+    """Whether a transaction failed only because of other transactions, so that repeating it helps."""
+    if not isinstance(error, exc.DBAPIError):
         return False
-    if isinstance(error.orig, sqlite3.OperationalError):
-        return any(words in str(error.orig) for words in _CONFLICTS)
-    return _code(error.orig) in ("40001", "40P01", "55P03", 1213, 1205)
-
-
-def _code(original: Any) -> object:
-    """What a server calls an error: MySQL's own number, or else the SQLSTATE.
-
-    MySQL's driver can tell a SQLSTATE too, but that of a lock wait's timeout says nothing: HY000.
-    """
-    number = original.args[0] if original.args else None
-    return number if isinstance(number, int) else getattr(original, "sqlstate", None)
+    database, code = _database_and_code(error)
+    return code in _CONFLICTS[database]
 
 
 def is_worth_repeating(error: BaseException) -> bool:
-    """Whether a whole transaction is to be tried again: after a conflict, or on a fresh connection.
+    """Whether to try a whole transaction again: after a conflict, or on a new connection.
 
-    After a lost connection nobody knows whether the commit happened: whoever repeats it must find out first.
+    A lost connection leaves open whether the commit happened: find out before repeating the transaction.
     """
     if is_conflict(error):
         return True
     if not isinstance(error, exc.DBAPIError) or isinstance(error.orig, sqlite3.Error):
         return False
-    # A server that is just starting again refuses connections for some seconds: there is no statement then.
+    # A server that is restarting refuses connections for some seconds. There is no statement then.
     return error.connection_invalidated or (error.statement is None and is_unreachable(error))
 
 
 def is_bad_value(error: BaseException) -> bool:
-    """Whether the database refused values, and not us."""
+    """Whether the database, or its driver, rejected a value."""
     cause = error.orig if isinstance(error, exc.StatementError) else error
-    return (
-        isinstance(error, exc.DataError | exc.IntegrityError)
-        or isinstance(cause, OverflowError | UnicodeError)
-        or (isinstance(error, exc.DBAPIError) and _code(error.orig) in _FAILED_CHECKS)
-    )
+    if isinstance(error, exc.DataError | exc.IntegrityError) or isinstance(
+        cause, OverflowError | UnicodeError
+    ):
+        return True
+    return isinstance(error, exc.DBAPIError) and _database_and_code(error)[1] in _MYSQL_FAILED_CHECKS
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether the database cannot be reached or cannot work, as opposed to refusing one statement."""
-    if not isinstance(error, exc.DBAPIError):
+    """Whether the database cannot be reached or cannot work, as opposed to rejecting one statement."""
+    if not isinstance(error, exc.DBAPIError) or is_bad_value(error):
         return False
     if isinstance(error.orig, sqlite3.Error):
-        # SQLite says of a broken file, and of a statement of ours that is wrong, the same: an error.
-        is_ours = any(words in str(error.orig) for words in _OUR_FAULTS)
-        return not is_ours and not isinstance(
-            error, exc.IntegrityError | exc.ProgrammingError | exc.DataError
-        )
-    if is_bad_value(error):
-        return False
+        return _database_and_code(error)[1] not in (None, *_SQLITE_BUGS)
     return error.connection_invalidated or isinstance(error, exc.OperationalError | exc.InterfaceError)
 
 
-def told(error: BaseException) -> CdrSyncError | None:
-    """The error in one line for a person; None where it is a fault of this program.
+def user_error(error: BaseException) -> CdrSyncError | None:
+    """The error to report to a person; None where it is a bug in this program.
 
-    The statement and its values stay out of it: they are no help to an operator, and can be private.
+    The statement and its values are left out: they do not help an operator, and they can be private.
     """
     if not isinstance(error, exc.DBAPIError):
         return None
     reason = " ".join(str(error.orig).split()) or type(error.orig).__name__
-    if _code(error.orig) in _FORBIDDEN:
-        return DatabaseUnavailableError(f"The database does not let this user do that: {reason}")
+    if _database_and_code(error)[1] in _POSTGRESQL_FORBIDDEN:
+        return DatabaseUnavailableError(f"The database user lacks a privilege: {reason}")
     if is_unreachable(error):
         return DatabaseUnavailableError(f"The database cannot be used: {reason}")
     return None

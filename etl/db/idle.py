@@ -1,7 +1,6 @@
-"""Quick looks at the database without SQLAlchemy, whose import takes longer than they may last.
+"""Quick looks at a SQLite file by the standard library, because SQLAlchemy's import would take longer.
 
-A run with nothing to do, which is what most runs of a cron job are, and shell completion. Where the database
-is a SQLite file, the standard library reads it.
+They serve a run with nothing to do, as most runs of a cron job are, and shell completion.
 """
 
 from __future__ import annotations
@@ -19,12 +18,14 @@ from etl.db import SCHEMA_REVISION
 from etl.db.states import BACKFILL, LIVE
 
 _PREFIX = "sqlite:///"
+_BUSY_SECONDS = 0.3  # that shell completion waits for a writer
+_LATEST = 20_000  # rows in which labels are looked up: the runs of two weeks, at one per minute
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 _HAS_WORK = """
 SELECT EXISTS (SELECT 1 FROM cdr_requests WHERE state = 'running')
     OR EXISTS (SELECT 1 FROM sync_runs WHERE outcome = 'running')
     OR EXISTS (SELECT 1 FROM api_accounts WHERE breaker_opened_at IS NOT NULL)"""
-# In the order of the index, so that a hundred thousand requests that wait cost no more than one.
+# In the order of the index, so that a hundred thousand pending requests cost no more than one.
 _NEXT_ACCOUNT = "SELECT MIN(account) FROM cdr_requests WHERE state = 'pending' AND account > ?"
 _HAS_DUE = f"""
 SELECT EXISTS (
@@ -36,7 +37,10 @@ VALUES ('sync', ?, ?, ?, ?, 'ok', {_NOW})"""
 
 
 def run_if_idle(database_url: str, accounts: Collection[str], *, batch: str | None) -> int | None:
-    """Do a run that has nothing to do; returns its number in the ledger, or None where it may have work."""
+    """Write a run with nothing to do into the ledger; returns its number, or None if there may be work.
+
+    `accounts` are those that have credentials. Anything unusual counts as work: the real run reports it.
+    """
     path = Path(database_url.removeprefix(_PREFIX))
     if not database_url.startswith(_PREFIX) or "?" in database_url or not path.is_file():
         return None
@@ -44,7 +48,7 @@ def run_if_idle(database_url: str, accounts: Collection[str], *, batch: str | No
         with closing(sqlite3.connect(path, timeout=1, isolation_level=None)) as connection:
             return _run(connection, accounts, batch)
     except sqlite3.Error:
-        return None  # whatever it is, the usual way tells it
+        return None
 
 
 def _run(connection: sqlite3.Connection, accounts: Collection[str], batch: str | None) -> int | None:
@@ -60,7 +64,7 @@ def _run(connection: sqlite3.Connection, accounts: Collection[str], batch: str |
 
 
 def _all_wait(connection: sqlite3.Connection, accounts: Collection[str]) -> bool:
-    """Whether nothing is due, and nothing waits for an account without credentials."""
+    """Whether nothing is due, and no request is pending for an account without credentials."""
     name = ""
     while True:
         (name,) = connection.execute(_NEXT_ACCOUNT, (name,)).fetchone()
@@ -72,9 +76,6 @@ def _all_wait(connection: sqlite3.Connection, accounts: Collection[str]) -> bool
             return False
 
 
-_PREFIX = "sqlite:///"
-_BUSY_SECONDS = 0.3
-_LATEST = 20_000  # rows that are looked at: runs of two weeks where one starts every minute
 _LABELS = f"""
 SELECT batch FROM (SELECT id, batch FROM {{table}} ORDER BY id DESC LIMIT {_LATEST}) AS latest
 WHERE batch IS NOT NULL GROUP BY batch ORDER BY MAX(id) DESC LIMIT 100"""
@@ -82,24 +83,24 @@ _RECENT_RUNS = "SELECT id, command, outcome FROM sync_runs ORDER BY id DESC LIMI
 
 
 def recent_labels(database_url: str) -> list[str]:
-    """The labels of the latest runs and of the latest requests, the latest first."""
+    """The labels of the latest runs and requests, the latest first."""
     found = [_read(database_url, _LABELS.format(table=table)) for table in ("sync_runs", "cdr_requests")]
     return list(dict.fromkeys(label for rows in found for (label,) in rows))
 
 
 def recent_runs(database_url: str) -> list[tuple[int, str, str]]:
-    """The latest runs: their number, command and outcome, the latest first."""
+    """The number, command and outcome of the latest runs, the latest first."""
     return [(number, command, outcome) for number, command, outcome in _read(database_url, _RECENT_RUNS)]
 
 
 def _read(database_url: str, statement: str) -> Sequence[Any]:
-    """The rows of a statement that has no parameters; whatever is wrong with the database is raised."""
+    """The rows of a statement without parameters."""
     if database_url.startswith(_PREFIX) and "?" not in database_url:
-        # Opened as it is, a file that is not there would be made.
+        # `rw`: a file that does not exist is not created.
         place = Path(database_url.removeprefix(_PREFIX)).resolve().as_uri()
         with closing(sqlite3.connect(f"{place}?mode=rw", uri=True, timeout=_BUSY_SECONDS)) as connection:
             return connection.execute(statement).fetchall()
-    from etl.db.engine import open_engine, reading  # noqa: PLC0415 (as above)
+    from etl.db.engine import open_engine, reading  # noqa: PLC0415 (slow to import)
 
     engine = open_engine(database_url)
     try:

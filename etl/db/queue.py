@@ -1,13 +1,16 @@
-"""The queue, as workers use it: enqueue, claim, reclaim expired leases, fence, settle.
+"""The queue, as workers use it: enqueue, claim, reap, fence, settle.
 
-Three rules hold it up. A claim commits before its request is sent, so no transaction is open during HTTP.
-Everything written about a claim later is fenced by its token: a worker that froze, or was taken for dead,
-writes nothing. And every instant comes from the database's clock.
+Three rules make it safe:
+
+- A claim commits before its request is sent, so that no transaction is open during HTTP.
+- Every later write about a claim is fenced by its token. A worker that froze, or that was taken for dead,
+  writes nothing.
+- Every instant is the database's, so that the clocks of the machines do not matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -18,63 +21,84 @@ from uuid import uuid4
 from sqlalchemy import Connection, TextClause, TextualSelect, bindparam, text
 
 from etl.cdr.legs import ClaimedRequest
-from etl.db.bulk import RowsStatement
-from etl.db.dialects import Instant, later_sql, now_sql, read_instant, unless_known_sql
-from etl.db.states import BACKFILL, LIVE
+from etl.db.bulk import ID_CHUNK, REQUEST_KEY, Kind, RowsStatement, on_conflict_sql
+from etl.db.dialects import Instant, later_sql, now_sql, read_instant
+from etl.db.states import BACKFILL, DEAD, LIVE
 
-# In the order of the fields of ClaimedRequest, and then what they are sorted by.
-_CLAIMED = "id, account, request_id, lease_token, attempts, fetches, enqueued_at, run_after"
+# --- Enqueue -----------------------------------------------------------------------------------------
 
-# Which rows are due, in the order of the index `ix_cdr_requests_due`. The state is a literal, since the
-# index holds only rows of that state, and a planner does not match a parameter with that.
+# The join leaves out known IDs, so that they use no number. ON CONFLICT, which is added to it, leaves out
+# those that another transaction is enqueueing right now: the statement waits for it, and does not fail.
+_ENQUEUE = """
+INSERT INTO cdr_requests (account, request_id, batch, lane, run_after)
+SELECT v.account, v.request_id, v.batch, v.lane, {due} FROM {rows}
+LEFT JOIN cdr_requests AS known ON known.account = v.account AND known.request_id = v.request_id
+WHERE known.id IS NULL
+{on_conflict}"""
+
+
+def enqueue_requests(
+    connection: Connection,
+    request_ids: Sequence[str],
+    *,
+    account: str,
+    batch: str | None,
+    delay: timedelta,
+    lane: int = LIVE,
+) -> int:
+    """Add request IDs to the queue; known ones stay as they are. Returns how many were new."""
+    seconds = delay.total_seconds()
+    rows = [(account, request_id, batch, lane, seconds) for request_id in dict.fromkeys(request_ids)]
+    results = _enqueue_statement(connection.dialect.name).execute(connection, rows)
+    return sum(result.rowcount for result in results)
+
+
+@cache
+def _enqueue_statement(dialect: str) -> RowsStatement:
+    insert = _ENQUEUE.format(
+        due=later_sql(dialect, "v.delay"),
+        rows="{rows}",
+        on_conflict=on_conflict_sql(dialect, tuple(REQUEST_KEY)),
+    )
+    return RowsStatement(dialect, insert, {**REQUEST_KEY, "batch": "text", "lane": "int", "delay": "seconds"})
+
+
+# --- Claim -------------------------------------------------------------------------------------------
+
+# In the order of the index `ix_cdr_requests_due`. The state is a literal because the index holds only rows
+# of that state, and a planner does not match a parameter with that.
 _DUE = """
     SELECT id FROM cdr_requests
-    WHERE state = 'pending' AND account = :account AND lane = :lane AND run_after <= {now}{also}
+    WHERE state = 'pending' AND account = :account AND lane = :lane AND run_after <= {now}{filters}
     ORDER BY {order} LIMIT :most OFFSET :skip"""
 _OLDEST_FIRST, _NEWEST_FIRST = "run_after, id", "run_after DESC, id DESC"
-# What its worker did not outlive twice may be what kills workers. It is claimed alone, so that it takes no
-# others along.
-_UNSUSPECTED, _SUSPECT = " AND reclaims < 2", " AND reclaims >= 2"
-_HAS_DUE = f"SELECT EXISTS ({_DUE})"
+# Two workers died while they held it: a possible poison message. It is claimed alone, so that it takes no
+# other request along.
+_HARMLESS, _POISON, _ANY = " AND reclaims < 2", " AND reclaims >= 2", ""
 _BECOMES_RUNNING = """
     state = 'running', attempts = attempts + 1, lease_token = :token, lease_until = {lease_until},
     worker = :worker, run_id = :run_id, updated_at = {now}"""
-
+# In the order of the fields of ClaimedRequest, and then what claims are sorted by.
+_CLAIMED = "id, account, request_id, lease_token, attempts, fetches, enqueued_at, run_after"
 _CLAIM = {
-    # The transaction began with IMMEDIATE: no other writer comes between the SELECT and the UPDATE.
-    "sqlite": f"UPDATE cdr_requests SET {_BECOMES_RUNNING} WHERE id IN ({_DUE}) RETURNING {_CLAIMED}",
-    # SKIP LOCKED passes over what others are claiming. MATERIALIZED keeps the planner from running the
-    # locking SELECT more than once, which would lock, and so claim, more rows than LIMIT says.
-    "postgresql": f"""
+    # Safe because the transaction began with IMMEDIATE: no other writer comes between SELECT and UPDATE.
+    "sqlite": (f"UPDATE cdr_requests SET {_BECOMES_RUNNING} WHERE id IN ({_DUE}) RETURNING {_CLAIMED}",),
+    # Safe because the rows are locked. SKIP LOCKED passes over what others are claiming. MATERIALIZED keeps
+    # the planner from running the SELECT more than once, which would claim more rows than LIMIT says.
+    "postgresql": (
+        f"""
 WITH due AS MATERIALIZED ({_DUE} FOR NO KEY UPDATE SKIP LOCKED)
 UPDATE cdr_requests SET {_BECOMES_RUNNING} FROM due WHERE cdr_requests.id = due.id
 RETURNING {_CLAIMED.replace("id,", "cdr_requests.id,", 1)}""",
+    ),
+    # Safe because the rows are locked from the first statement to the commit. There is no RETURNING: the
+    # claims are read back by their token.
+    "mysql": (
+        f"{_DUE} FOR UPDATE SKIP LOCKED",
+        f"UPDATE cdr_requests SET {_BECOMES_RUNNING} WHERE state = 'pending' AND id IN :ids",
+        f"SELECT {_CLAIMED} FROM cdr_requests WHERE id IN :ids AND lease_token = :token ORDER BY id",
+    ),
 }
-_CLAIM_MYSQL = (  # no RETURNING there: lock, change, and read back by the token
-    f"{_DUE} FOR UPDATE SKIP LOCKED",
-    f"UPDATE cdr_requests SET {_BECOMES_RUNNING} WHERE state = 'pending' AND id IN :ids",
-    f"SELECT {_CLAIMED} FROM cdr_requests WHERE id IN :ids AND lease_token = :token ORDER BY run_after, id",
-)
-
-# A lease that ran out means that its worker died or froze. The attempt was counted at the claim, so that
-# a request that kills every worker ends as dead. A row that somebody holds at this instant, such as a zombie
-# that settles it, is passed over: whoever froze in a transaction must not hold up everybody's claims. On
-# MySQL even a claim that is not committed yet would, which stands among the running ones in the index.
-_EXPIRED = "state = 'running' AND lease_until < {now} AND attempts {used_up} :max_attempts"
-_TAKEN_BACK = """
-    state = '{state}', finished_at = {finished_at}, lease_token = NULL, lease_until = NULL,
-    reclaims = reclaims + 1, updated_at = {now}, last_error_kind = 'lease_expired',
-    last_error = 'The worker died or froze while it held this request'"""
-_REAP = {
-    "sqlite": f"UPDATE cdr_requests SET {_TAKEN_BACK} WHERE {_EXPIRED}",
-    "postgresql": f"""
-WITH expired AS MATERIALIZED (SELECT id FROM cdr_requests WHERE {_EXPIRED} FOR NO KEY UPDATE SKIP LOCKED)
-UPDATE cdr_requests SET {_TAKEN_BACK} FROM expired WHERE cdr_requests.id = expired.id""",
-}
-_REAP_MYSQL = (
-    f"SELECT id FROM cdr_requests WHERE {_EXPIRED} FOR UPDATE SKIP LOCKED",
-    f"UPDATE cdr_requests SET {_TAKEN_BACK} WHERE id IN :ids",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,49 +119,55 @@ def claim_requests(
     most: int,
     skip_newest: int | None = None,
 ) -> list[ClaimedRequest]:
-    """Claim up to `most` due requests of an account, live ones first; commit before asking for any.
+    """Claim up to `most` due requests of an account, live ones first; commit before fetching any.
 
-    Within a lane, what has waited longest comes first. With `skip_newest`, it is what has waited shortest,
-    after so many that have waited even shorter; where there are not that many, the newest. Requests that may
-    be what kills workers are left out.
+    Within a lane the oldest due request comes first. With `skip_newest` it is the newest, once so many newer
+    ones are skipped; where there are not that many, none is skipped. Poison messages are left out.
     """
     claimed: list[ClaimedRequest] = []
-    places = [(_OLDEST_FIRST, 0)]
+    searches = [(_OLDEST_FIRST, 0)]
     if skip_newest is not None:
-        places = [(_NEWEST_FIRST, skip) for skip in dict.fromkeys((skip_newest, 0))]
-    for order, skip in places:
+        searches = [(_NEWEST_FIRST, skip) for skip in dict.fromkeys((skip_newest, 0))]
+    for order, skip in searches:
         for lane in (LIVE, BACKFILL):
             if len(claimed) < most:
-                values = {"account": account, "lane": lane, "most": most - len(claimed), "skip": skip}
-                claimed += _claim(connection, claimant, values, order, _UNSUSPECTED)
+                wanted = {"account": account, "lane": lane, "most": most - len(claimed), "skip": skip}
+                claimed += _claim(connection, claimant, wanted, order=order, poison=_HARMLESS)
     return claimed
 
 
-def claim_suspect(connection: Connection, account: str, claimant: Claimant) -> list[ClaimedRequest]:
-    """Claim one request that may be what kills workers: to be asked for with nothing else in hand."""
-    claimed: list[ClaimedRequest] = []
+def claim_poison(connection: Connection, account: str, claimant: Claimant) -> list[ClaimedRequest]:
+    """Claim one possible poison message, or none; it must be fetched with no other claim in hand."""
     for lane in (LIVE, BACKFILL):
-        if not claimed:
-            values = {"account": account, "lane": lane, "most": 1, "skip": 0}
-            claimed = _claim(connection, claimant, values, _OLDEST_FIRST, _SUSPECT)
-    return claimed
+        wanted = {"account": account, "lane": lane, "most": 1, "skip": 0}
+        if claimed := _claim(connection, claimant, wanted, order=_OLDEST_FIRST, poison=_POISON):
+            return claimed
+    return []
+
+
+def has_due(connection: Connection, account: str, *, batch: str | None = None) -> bool:
+    """Whether any request of an account is due, in either lane."""
+    due = _due_sql(connection.dialect.name, _OLDEST_FIRST, _ANY, with_batch=batch is not None)
+    wanted = {"account": account, "most": 1, "skip": 0, **({"batch": batch} if batch else {})}
+    exists = text(f"SELECT EXISTS ({_DUE.format(**due)})")
+    return any(connection.scalar(exists, {**wanted, "lane": lane}) for lane in (LIVE, BACKFILL))
 
 
 def _claim(
-    connection: Connection, claimant: Claimant, which: dict[str, object], order: str, suspicion: str
+    connection: Connection, claimant: Claimant, wanted: Mapping[str, object], *, order: str, poison: str
 ) -> list[ClaimedRequest]:
     values = {
-        **which,
+        **wanted,
         "token": uuid4().hex,
         "lease": claimant.lease.total_seconds(),
         "worker": claimant.worker,
         "run_id": claimant.run_id,
     }
-    batch = claimant.batch
-    dialect = connection.dialect.name
-    if batch is not None:
-        values["batch"] = batch
-    statements = _claim_statements(dialect, order, suspicion, with_batch=batch is not None)
+    if claimant.batch is not None:
+        values["batch"] = claimant.batch
+    statements = _claim_statements(
+        connection.dialect.name, order, poison, with_batch=claimant.batch is not None
+    )
     if len(statements) == 1:
         # Fetched to the end, or SQLite would keep the statement, and its lock, open.
         rows = connection.execute(statements[0], values).all()
@@ -148,158 +178,135 @@ def _claim(
             return []
         connection.execute(become_running, {**values, "ids": ids})
         rows = connection.execute(read_back, {"ids": ids, "token": values["token"]}).all()
-    # RETURNING promises no order; what has waited longest is asked for first.
+    # RETURNING promises no order.
     return [ClaimedRequest(*row[:-1]) for row in sorted(rows, key=lambda row: (row.run_after, row.id))]
 
 
 @cache
 def _claim_statements(
-    dialect: str, order: str, suspicion: str, *, with_batch: bool
+    dialect: str, order: str, poison: str, *, with_batch: bool
 ) -> tuple[TextClause | TextualSelect, ...]:
-    sources = (_CLAIM[dialect],) if dialect in _CLAIM else _CLAIM_MYSQL
-    fill = {
-        "lease_until": later_sql(dialect, ":lease"),
-        **_due_fill(dialect, order, suspicion, with_batch=with_batch),
-    }
-    return tuple(_claim_statement(source.format(**fill)) for source in sources)
+    words = _due_sql(dialect, order, poison, with_batch=with_batch)
+    words["lease_until"] = later_sql(dialect, ":lease")
+    return tuple(_typed(statement.format(**words)) for statement in _CLAIM[dialect])
 
 
-def _due_fill(dialect: str, order: str, suspicion: str, *, with_batch: bool) -> dict[str, str]:
-    also = f"{suspicion} AND batch = :batch" if with_batch else suspicion
-    return {"now": now_sql(dialect), "order": order, "also": also}
+def _due_sql(dialect: str, order: str, poison: str, *, with_batch: bool) -> dict[str, str]:
+    filters = f"{poison} AND batch = :batch" if with_batch else poison
+    return {"now": now_sql(dialect), "order": order, "filters": filters}
 
 
-def has_due(connection: Connection, account: str, *, batch: str | None = None) -> bool:
-    """Whether anything of an account is due, in whatever lane."""
-    fill = _due_fill(connection.dialect.name, _OLDEST_FIRST, "", with_batch=batch is not None)
-    statement = text(_HAS_DUE.format(**fill))
-    values = {"account": account, "most": 1, "skip": 0, **({"batch": batch} if batch else {})}
-    return any(connection.scalar(statement, {**values, "lane": lane}) for lane in (LIVE, BACKFILL))
-
-
-def _statement(sql: str) -> TextClause:
+def _typed(sql: str) -> TextClause | TextualSelect:
     statement = text(sql)
     if ":ids" in sql:
         statement = statement.bindparams(bindparam("ids", expanding=True))
-    return statement
-
-
-def _claim_statement(sql: str) -> TextClause | TextualSelect:
-    statement = _statement(sql)
     return statement.columns(enqueued_at=Instant) if "enqueued_at" in sql else statement
 
 
+# --- Reap --------------------------------------------------------------------------------------------
+
+# A lease that ran out means that its worker died or froze. The attempt was counted at the claim, so that a
+# request that kills every worker ends as dead. MySQL runs SET from left to right; `attempts` is not set here.
+_EXPIRED = "state = 'running' AND lease_until < {now}"
+_TAKEN_BACK = """
+    state = CASE WHEN attempts < :max_attempts THEN 'pending' ELSE 'dead' END,
+    finished_at = CASE WHEN attempts < :max_attempts THEN NULL ELSE {now} END,
+    lease_token = NULL, lease_until = NULL, reclaims = reclaims + 1, updated_at = {now},
+    last_error_kind = 'lease_expired', last_error = 'The worker died or froze while it held this request'"""
+_REAP = {
+    # Safe because the transaction is the only one that writes.
+    "sqlite": (f"UPDATE cdr_requests SET {_TAKEN_BACK} WHERE {_EXPIRED} RETURNING state",),
+    # Safe because the rows are locked before their leases are compared. SKIP LOCKED passes over a row that
+    # a late worker is settling: a worker that froze in a transaction must not hold up the claims of others.
+    "postgresql": (
+        f"""
+WITH expired AS MATERIALIZED (SELECT id FROM cdr_requests WHERE {_EXPIRED} FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE cdr_requests SET {_TAKEN_BACK} FROM expired WHERE cdr_requests.id = expired.id
+RETURNING cdr_requests.state""",
+    ),
+    # Safe for the same reasons. Here even a claim that is not committed yet is in the index of running rows,
+    # and would be waited for.
+    "mysql": (
+        f"SELECT id FROM cdr_requests WHERE {_EXPIRED} FOR UPDATE SKIP LOCKED",
+        f"UPDATE cdr_requests SET {_TAKEN_BACK} WHERE id IN :ids",
+        "SELECT state FROM cdr_requests WHERE id IN :ids",
+    ),
+}
+
+
 def reap_expired(connection: Connection, *, max_attempts: int) -> int:
-    """Take back every request whose lease ran out. Part of every claim.
+    """Take back every request whose lease ran out: it is due again, or dead where its attempts are used up.
 
     Returns:
-        How many became dead, since their attempts are used up; the others are due again.
+        How many became dead.
     """
     values: dict[str, object] = {"max_attempts": max_attempts}
-    due_again, dead = _reap_statements(connection.dialect.name)
-    _reap(connection, due_again, values)
-    return _reap(connection, dead, values)
-
-
-def _reap(connection: Connection, statements: Sequence[TextClause], values: dict[str, object]) -> int:
-    *look, take_back = statements
-    if look:
-        ids = connection.scalars(look[0], values).all()
-        if not ids:
-            return 0
-        values = {"ids": ids}
-    return connection.execute(take_back, values).rowcount
+    statements = _reap_statements(connection.dialect.name)
+    if len(statements) == 1:
+        return connection.scalars(statements[0], values).all().count(DEAD)
+    lock, take_back, read_back = statements
+    expired = connection.scalars(lock).all()
+    dead = 0
+    for first in range(0, len(expired), ID_CHUNK):
+        ids = expired[first : first + ID_CHUNK]
+        connection.execute(take_back, {**values, "ids": ids})
+        dead += connection.scalars(read_back, {"ids": ids}).all().count(DEAD)
+    return dead
 
 
 @cache
-def _reap_statements(dialect: str) -> tuple[tuple[TextClause, ...], ...]:
-    """The statements that make expired claims due again, and those that end the others as dead."""
-    now = now_sql(dialect)
-    sources = (_REAP[dialect],) if dialect in _REAP else _REAP_MYSQL
-    due_again = {"now": now, "state": "pending", "finished_at": "NULL", "used_up": "<"}
-    dead = {"now": now, "state": "dead", "finished_at": now, "used_up": ">="}
-    return tuple(
-        tuple(_statement(source.format(**words)) for source in sources) for words in (due_again, dead)
+def _reap_statements(dialect: str) -> tuple[TextClause | TextualSelect, ...]:
+    return tuple(_typed(statement.format(now=now_sql(dialect))) for statement in _REAP[dialect])
+
+
+# --- Fence -------------------------------------------------------------------------------------------
+
+# Safe because the rows stay locked until the commit: a claim that is ours here is ours to the end. On SQLite
+# no other transaction writes anyway. On MySQL the join must begin with our own rows: it locks every row that
+# it reads, and so would wait for those of others.
+_FENCE = """
+SELECT cdr_requests.id, lease_token, done_token, {now} AS now
+FROM {rows} {join} cdr_requests ON cdr_requests.id = v.id ORDER BY cdr_requests.id{lock}"""
+_FENCE_LOCK = {"sqlite": "", "postgresql": " FOR UPDATE OF cdr_requests", "mysql": " FOR UPDATE"}
+
+
+class Fenced(NamedTuple):
+    """Which claims may still be written, at an instant of the database's clock."""
+
+    now: datetime | None  # None where none of the rows exists any more
+    ours: set[ClaimedRequest]  # still ours, and locked until the commit
+    settled_before: set[ClaimedRequest]  # settled by us already: a commit whose reply was lost
+
+
+def fence(connection: Connection, claims: Sequence[ClaimedRequest]) -> Fenced:
+    """Find out which claims are still ours, and lock them until the commit."""
+    rows = [(row_id,) for row_id in sorted({claim.id for claim in claims})]
+    found: dict[int, tuple[str | None, str | None]] = {}
+    now = None
+    for result in _fence_statement(connection.dialect.name).execute(connection, rows):
+        for row_id, lease_token, done_token, instant in result:
+            found[row_id], now = (lease_token, done_token), instant
+    tokens = {claim: found.get(claim.id, (None, None)) for claim in claims}
+    return Fenced(
+        None if now is None else read_instant(now),
+        {claim for claim, (leased, _) in tokens.items() if leased == claim.token},
+        {claim for claim, (leased, done) in tokens.items() if done == claim.token != leased},
     )
 
 
-_ENQUEUE = """
-INSERT INTO cdr_requests (account, request_id, batch, lane, run_after)
-SELECT v.account, v.request_id, v.batch, v.lane, {due} FROM {rows}
-LEFT JOIN cdr_requests AS known ON known.account = v.account AND known.request_id = v.request_id
-WHERE known.id IS NULL
-"""
-
-
-def enqueue_requests(
-    connection: Connection,
-    request_ids: Sequence[str],
-    *,
-    account: str,
-    batch: str | None,
-    delay: timedelta,
-    lane: int = LIVE,
-) -> int:
-    """Add request IDs to the queue, leaving those that are known as they are; returns how many were new."""
-    seconds = delay.total_seconds()
-    rows = [(account, request_id, batch, lane, seconds) for request_id in dict.fromkeys(request_ids)]
-    results = _enqueue_statement(connection.dialect.name).execute(connection, rows)
-    return sum(result.rowcount for result in results)
-
-
 @cache
-def _enqueue_statement(dialect: str) -> RowsStatement:
-    insert = _ENQUEUE.format(due=later_sql(dialect, "v.delay"), rows="{rows}")
-    # Somebody else may enqueue the same ID at this instant: that it is there then is all that is wanted.
-    insert += unless_known_sql(dialect, "cdr_requests", "account", "request_id")
-    columns = {"account": "exact", "request_id": "exact", "batch": "text", "lane": "int", "delay": "seconds"}
-    return RowsStatement(dialect, insert, columns)
+def _fence_statement(dialect: str) -> RowsStatement:
+    join = "STRAIGHT_JOIN" if dialect == "mysql" else "JOIN"
+    sql = _FENCE.format(now=now_sql(dialect), join=join, lock=_FENCE_LOCK[dialect], rows="{rows}")
+    return RowsStatement(dialect, sql, {"id": "int"})
 
 
-# The fence. The rows stay locked until the commit, so that what is ours here is ours to the end. On MySQL
-# the join must begin with our own rows: what it comes by on its way it locks, and so waits for.
-_HOLD = """
-SELECT cdr_requests.id, lease_token, done_token, {now} AS now
-FROM {rows} {join} cdr_requests ON cdr_requests.id = v.id ORDER BY cdr_requests.id{lock}"""
-
-_SETTLED = {
-    "id": "int",
-    "token": "text",
-    "state": "text",
-    "delay": "seconds",
-    "attempts": "int",
-    "fetched": "int",
-    "leg_count": "int",
-    "api_count": "int",
-    "error_kind": "text",
-    "error": "text",
-    "http_status": "int",
-}
-# MySQL runs SET from left to right: no expression reads a column that stands before it.
-_SETTLE_SET = {
-    "lease_token": "NULL",
-    "lease_until": "NULL",
-    "done_token": "v.token",
-    "run_after": "CASE WHEN v.delay IS NULL THEN cdr_requests.run_after ELSE {later} END",
-    "attempts": "cdr_requests.attempts + v.attempts",
-    "fetches": "cdr_requests.fetches + v.fetched",
-    "leg_count": "CASE WHEN v.fetched = 1 THEN v.leg_count ELSE cdr_requests.leg_count END",
-    "api_count": "CASE WHEN v.fetched = 1 THEN v.api_count ELSE cdr_requests.api_count END",
-    # What was given back unjudged keeps the word of its last failure; a valid answer ends it.
-    "last_error_kind": "CASE WHEN v.fetched = 0"
-    " THEN COALESCE(v.error_kind, cdr_requests.last_error_kind) END",
-    "last_error": "CASE WHEN v.fetched = 0 THEN COALESCE(v.error, cdr_requests.last_error) END",
-    "last_http_status": "COALESCE(v.http_status, cdr_requests.last_http_status)",
-    "finished_at": "CASE WHEN v.state = 'pending' THEN NULL ELSE {now} END",
-    "updated_at": "{now}",
-    "state": "v.state",
-}
-_OURS = "cdr_requests.id = v.id AND cdr_requests.state = 'running' AND cdr_requests.lease_token = v.token"
+# --- Settle ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What becomes of one claim, ready to be written. `delay` is seconds from now; None leaves run_after."""
+    """What becomes of one claim. `delay` is in seconds from now; None leaves run_after as it is."""
 
     id: int
     token: str
@@ -314,58 +321,58 @@ class Settlement:
     http_status: int | None = None
 
 
-class Held(NamedTuple):
-    """What the fence says of some claims, at an instant of the database's clock."""
-
-    now: datetime | None  # None where none of the rows is there any more
-    ours: set[ClaimedRequest]  # claims that are still ours, and stay so until the commit
-    settled_before: set[ClaimedRequest]  # claims that we settled already: a commit whose reply was lost
-
-
-def hold_claims(connection: Connection, claims: Sequence[ClaimedRequest]) -> Held:
-    """Find out, and make sure until the commit, which claims are still ours."""
-    rows = [(row_id,) for row_id in sorted({claim.id for claim in claims})]
-    found: dict[int, tuple[str | None, str | None]] = {}
-    now = None
-    for result in _hold_statement(connection.dialect.name).execute(connection, rows):
-        for row_id, lease_token, done_token, instant in result:
-            found[row_id], now = (lease_token, done_token), instant
-    tokens = {claim: found.get(claim.id, (None, None)) for claim in claims}
-    return Held(
-        None if now is None else read_instant(now),
-        {claim for claim, (leased, _) in tokens.items() if leased == claim.token},
-        {claim for claim, (leased, done) in tokens.items() if done == claim.token != leased},
-    )
-
-
-@cache
-def _hold_statement(dialect: str) -> RowsStatement:
-    # On SQLite the transaction is the only writing one anyway.
-    lock = {"sqlite": "", "postgresql": " FOR UPDATE OF cdr_requests"}.get(dialect, " FOR UPDATE")
-    join = "STRAIGHT_JOIN" if dialect in ("mysql", "mariadb") else "JOIN"
-    hold = _HOLD.format(now=now_sql(dialect), join=join, lock=lock, rows="{rows}")
-    return RowsStatement(dialect, hold, {"id": "int"})
+_SETTLEMENT: Mapping[str, Kind] = {
+    "id": "int",
+    "token": "text",
+    "state": "text",
+    "delay": "seconds",
+    "attempts": "int",
+    "fetched": "int",
+    "leg_count": "int",
+    "api_count": "int",
+    "error_kind": "text",
+    "error": "text",
+    "http_status": "int",
+}
+_values_of = attrgetter(*_SETTLEMENT)
+# MySQL runs SET from left to right: no expression reads a column that is set before it.
+_SETTLED = {
+    "lease_token": "NULL",
+    "lease_until": "NULL",
+    "done_token": "v.token",
+    "run_after": "CASE WHEN v.delay IS NULL THEN cdr_requests.run_after ELSE {later} END",
+    "attempts": "cdr_requests.attempts + v.attempts",
+    "fetches": "cdr_requests.fetches + v.fetched",
+    "leg_count": "CASE WHEN v.fetched = 1 THEN v.leg_count ELSE cdr_requests.leg_count END",
+    "api_count": "CASE WHEN v.fetched = 1 THEN v.api_count ELSE cdr_requests.api_count END",
+    # A claim that is given back keeps its last error; a valid answer ends it.
+    "last_error_kind": "CASE WHEN v.fetched = 0"
+    " THEN COALESCE(v.error_kind, cdr_requests.last_error_kind) END",
+    "last_error": "CASE WHEN v.fetched = 0 THEN COALESCE(v.error, cdr_requests.last_error) END",
+    "last_http_status": "COALESCE(v.http_status, cdr_requests.last_http_status)",
+    "finished_at": "CASE WHEN v.state = 'pending' THEN NULL ELSE {now} END",
+    "updated_at": "{now}",
+    "state": "v.state",
+}
+# Safe even without the look of `fence`: a row that no longer carries the claim's token is not touched.
+_OURS = "cdr_requests.id = v.id AND cdr_requests.state = 'running' AND cdr_requests.lease_token = v.token"
+_SETTLE = {
+    "sqlite": f"UPDATE cdr_requests SET {{changes}} FROM {{rows}} WHERE {_OURS}",
+    "postgresql": f"UPDATE cdr_requests SET {{changes}} FROM {{rows}} WHERE {_OURS}",
+    "mysql": f"UPDATE {{rows}} STRAIGHT_JOIN cdr_requests ON {_OURS} SET {{changes}}",
+}
 
 
 def settle_claims(connection: Connection, settlements: Sequence[Settlement]) -> None:
-    """Write what became of claims that `hold_claims` found to be ours, in the same transaction."""
+    """Write what became of claims that `fence` found to be ours, in the same transaction."""
     if settlements:
-        _settle_statement(connection.dialect.name).execute(
-            connection, [_settled_row(one) for one in settlements]
-        )
-
-
-# The order of the row is that of the class.
-_settled_row = attrgetter(*_SETTLED)
+        rows = [_values_of(settlement) for settlement in settlements]
+        _settle_statement(connection.dialect.name).execute(connection, rows)
 
 
 @cache
 def _settle_statement(dialect: str) -> RowsStatement:
-    is_mysql = dialect in ("mysql", "mariadb")
-    table = "cdr_requests." if is_mysql else ""  # there it must be said whose column it is
-    fill = {"now": now_sql(dialect), "later": later_sql(dialect, "v.delay")}
-    changes = ", ".join(f"{table}{name} = {value.format(**fill)}" for name, value in _SETTLE_SET.items())
-    update = f"UPDATE {{rows}} STRAIGHT_JOIN cdr_requests ON {_OURS} SET {changes}"
-    if not is_mysql:
-        update = f"UPDATE cdr_requests SET {changes} FROM {{rows}} WHERE {_OURS}"
-    return RowsStatement(dialect, update, _SETTLED)
+    table = "cdr_requests." if dialect == "mysql" else ""  # MySQL asks whose column it is; others refuse that
+    words = {"now": now_sql(dialect), "later": later_sql(dialect, "v.delay")}
+    changes = ", ".join(f"{table}{name} = {value.format(**words)}" for name, value in _SETTLED.items())
+    return RowsStatement(dialect, _SETTLE[dialect].format(changes=changes, rows="{rows}"), _SETTLEMENT)

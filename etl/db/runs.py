@@ -1,4 +1,4 @@
-"""The ledger: one row for every run, written at its start and kept true at every step."""
+"""The ledger: one row per run, written at its start and updated in each of its transactions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from etl.db.dialects import db_now, now_sql, seconds_ago
 from etl.db.states import RUNNING
 from etl.db.tables import RUN_COUNTS, cdr_requests, sync_runs
 
-_RECENT = 10  # runs by which the present speed is told
+_RECENT = 10  # runs that the current rate is measured by
 _ADDED = ", ".join(f"{name} = {name} + :{name}" for name in RUN_COUNTS)
-_COUNT = f"UPDATE sync_runs SET {_ADDED}, transactions = :turn, seen_at = {{now}} WHERE id = :run_id"
+_COUNT = f"UPDATE sync_runs SET {_ADDED}, transactions = :transaction, seen_at = {{now}} WHERE id = :run_id"
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process of some machine. Its number means something only within its scope."""
+    """A process on a machine. `pid` is valid only within `pid_scope`: a boot and a process namespace."""
 
     host: str
     pid: int
@@ -30,7 +30,7 @@ class Process:
 
 
 def start_run(connection: Connection, *, command: str, batch: str | None, process: Process) -> int:
-    """Write a run into the ledger; returns its number."""
+    """Add a run to the ledger; returns its number."""
     result = connection.execute(
         sync_runs.insert().values(
             command=command,
@@ -46,7 +46,7 @@ def start_run(connection: Connection, *, command: str, batch: str | None, proces
 
 
 def is_run_of(connection: Connection, run_id: int, process: Process) -> bool:
-    """Whether the ledger holds this run, and as one of this process."""
+    """Whether the ledger has this run, started by this process."""
     column = sync_runs.c
     return bool(
         connection.scalar(
@@ -57,10 +57,11 @@ def is_run_of(connection: Connection, run_id: int, process: Process) -> bool:
     )
 
 
-def count_run(connection: Connection, run_id: int, counts: Mapping[str, int], *, turn: int) -> None:
-    """Add to a run's counts, in the transaction of what is counted, so that they outlive a kill."""
+def count_run(connection: Connection, run_id: int, counts: Mapping[str, int], *, transaction: int) -> None:
+    """Add to a run's counts in the transaction of what is counted, so that a kill loses neither."""
     added = {name: counts.get(name, 0) for name in RUN_COUNTS}
-    connection.execute(_count_statement(connection.dialect.name), {"run_id": run_id, "turn": turn, **added})
+    values = {"run_id": run_id, "transaction": transaction, **added}
+    connection.execute(_count_statement(connection.dialect.name), values)
 
 
 @cache
@@ -68,15 +69,15 @@ def _count_statement(dialect: str) -> TextClause:
     return text(_COUNT.format(now=now_sql(dialect)))
 
 
-def last_turn(connection: Connection, run_id: int) -> int:
-    """The number of a run's last transaction that was committed, one whose reply was lost included.
+def last_transaction(connection: Connection, run_id: int) -> int:
+    """The number of a run's last committed transaction, even if the reply to its commit was lost.
 
-    The lock waits for such a transaction where it is still on its way through the database.
+    The lock waits for such a transaction if the database is still working on it.
     """
-    turns: int | None = connection.scalar(
+    number: int | None = connection.scalar(
         select(sync_runs.c.transactions).where(sync_runs.c.id == run_id).with_for_update()
     )
-    return turns or 0
+    return number or 0
 
 
 def finish_run(connection: Connection, run_id: int, *, outcome: str, error: str | None) -> None:
@@ -91,12 +92,12 @@ def finish_run(connection: Connection, run_id: int, *, outcome: str, error: str 
 def abandon_dead_runs(
     connection: Connection, *, process: Process, is_alive: Callable[[int], bool], lease: timedelta
 ) -> None:
-    """Close the runs that ended without a word.
+    """Close the runs that were killed.
 
-    Of a process that is gone from this machine, the leases end as well. They would run out by themselves;
-    this only saves waiting for it. Fenced as every claim is, a worker wrongly taken for dead writes nothing.
-    A run elsewhere is closed once it was silent for as long as a lease lasts; should it be alive, it says so
-    at its end.
+    If the process is gone from this machine, the run's leases end now. They would expire anyway; this only
+    saves waiting. A worker that is wrongly taken for dead writes nothing, because every claim is fenced.
+    A run on another machine is closed once it was silent for the length of a lease. If it is still alive, it
+    corrects its row at its end.
     """
     column = sync_runs.c
     is_silent = func.coalesce(column.seen_at, column.started_at) < seconds_ago(lease)
@@ -109,7 +110,12 @@ def abandon_dead_runs(
                 finish_run(connection, run_id, outcome="abandoned", error="The process was gone")
                 _end_leases(connection, run_id)
         elif was_silent:
-            finish_run(connection, run_id, outcome="abandoned", error="It was not heard of any more")
+            finish_run(
+                connection,
+                run_id,
+                outcome="abandoned",
+                error="The run wrote nothing for the length of a lease",
+            )
 
 
 def _end_leases(connection: Connection, run_id: int) -> None:
@@ -121,14 +127,14 @@ def _end_leases(connection: Connection, run_id: int) -> None:
 
 
 def held_claims(connection: Connection) -> dict[int, int]:
-    """How many requests are claimed at the moment, by the run that claimed them."""
+    """How many requests are claimed right now, by the run that claimed them."""
     column = cdr_requests.c
     claims = select(column.run_id, func.count()).where(column.state == text(f"'{RUNNING}'"))
     return dict(connection.execute(claims.group_by(column.run_id)).tuples().all())
 
 
 def recent_call_rate(connection: Connection) -> float | None:
-    """API calls a second in the latest runs that made any; None where no run has yet."""
+    """API calls per second in the latest runs that made any; None if no run did."""
     column = sync_runs.c
     latest = (
         select(column.api_calls, column.started_at, column.finished_at)
@@ -147,5 +153,5 @@ def list_runs(connection: Connection, *, most: int) -> list[Row[Any]]:
 
 
 def find_run(connection: Connection, run_id: int) -> Row[Any] | None:
-    """One run; None where there is none of that number."""
+    """One run; None if there is no run with that number."""
     return connection.execute(select(sync_runs).where(sync_runs.c.id == run_id)).one_or_none()

@@ -1,4 +1,4 @@
-"""The queue, as people use it: select requests, count and list them, change them by hand.
+"""The queue, as people use it: select requests, count and list them, show one, change them, follow a batch.
 
 Listings, dry runs and changes share one selection.
 """
@@ -28,25 +28,27 @@ from sqlalchemy import (
 
 from etl.db.dialects import database_now, db_now
 from etl.db.states import BACKFILL, CANCELLED, PENDING
-from etl.db.tables import cdr_requests, sync_runs
+from etl.db.tables import call_legs, cdr_requests, cdr_responses, sync_runs
+from etl.db.views import data_quality
 
+_EXAMPLES = 5
 _column = cdr_requests.c
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which requests are meant; None and empty mean any."""
+    """Which requests to select; None and empty mean any."""
 
     states: Sequence[str] = ()
     error_kind: str | None = None
     accounts: Sequence[str] = ()
     batch: str | None = None
     only_due: bool = False
-    since: datetime | None = None  # when it was enqueued: half-open, so that months follow one another
-    until: datetime | None = None
-    request_ids: Sequence[str] | None = None  # a bounded list
+    since: datetime | None = None  # enqueued at or after
+    until: datetime | None = None  # and before
+    request_ids: Sequence[str] | None = None  # at most ID_CHUNK of them
     lane: int | None = None
-    unmarked_by: str | None = None  # leaves out what this backfill has marked already
+    unmarked_by: str | None = None  # a label: without the requests that this backfill has marked
 
     def condition(self) -> ColumnElement[bool]:
         """The same as an SQL condition on `cdr_requests`."""
@@ -66,7 +68,7 @@ class Selection:
         if self.request_ids is not None:
             parts.append(_column.request_id.in_(self.request_ids) if self.request_ids else false())
         if self.unmarked_by is not None:
-            # A batch is null for most, and null is not unequal to anything.
+            # The batch of most is null, and a comparison with null is never true.
             has_label = func.coalesce(_column.batch, "") == self.unmarked_by
             parts.append(~and_(_column.lane == BACKFILL, has_label))
         return and_(*parts)
@@ -93,7 +95,7 @@ def count_states(connection: Connection, selection: Selection) -> Counter[tuple[
 
 
 def list_requests(connection: Connection, selection: Selection, *, most: int) -> list[Row[Any]]:
-    """The selected requests, the latest change first."""
+    """The selected requests, the one that changed last first."""
     return list(
         connection.execute(
             select(cdr_requests)
@@ -105,7 +107,7 @@ def list_requests(connection: Connection, selection: Selection, *, most: int) ->
 
 
 def select_rows(connection: Connection, selection: Selection) -> list[Row[Any]]:
-    """What is selected by a bounded list of IDs: who it is, and how it stands."""
+    """The selected requests of a chunk of IDs: what identifies each, its state, lane and batch."""
     columns = (_column.id, _column.account, _column.request_id, _column.state, _column.lane, _column.batch)
     return list(connection.execute(select(*columns).where(selection.condition()).order_by(_column.id)))
 
@@ -113,7 +115,7 @@ def select_rows(connection: Connection, selection: Selection) -> list[Row[Any]]:
 def select_page(
     connection: Connection, selection: Selection, *, after: int, up_to: int, most: int
 ) -> list[int]:
-    """The next rows of a selection, by their number: a bounded page of any number of them."""
+    """The next page of a selection, by row number."""
     statement = (
         select(_column.id)
         .where(_column.id > after, _column.id <= up_to, selection.condition())
@@ -125,20 +127,19 @@ def select_page(
 
 def any_selected(connection: Connection, selection: Selection, ids: Sequence[int]) -> bool:
     """Whether any of some rows is selected."""
-    return bool(ids) and connection.scalar(
-        select(func.count()).where(_column.id.in_(ids), selection.condition())
-    ) not in (None, 0)
+    selected = select(exists().where(_column.id.in_(ids), selection.condition()))
+    return bool(ids) and bool(connection.scalar(selected))
 
 
 def newest_row(connection: Connection) -> int:
-    """The number of the request that arrived last; 0 where there is none."""
+    """The row number of the request that arrived last; 0 where there is none."""
     return connection.scalar(select(func.max(_column.id))) or 0
 
 
 def known_accounts(
     connection: Connection, column: Column[str] = _column.account, *conditions: ColumnElement[bool]
 ) -> list[str]:
-    """The accounts that have requests, by one index look-up each however many requests there are."""
+    """The accounts that have requests, by one index look-up each, no matter how many requests they have."""
     names: list[str] = []
     statement = select(func.min(column)).where(*conditions)
     while True:
@@ -148,10 +149,54 @@ def known_accounts(
         names.append(name)
 
 
+def find_requests(connection: Connection, request_id: str) -> list[Row[Any]]:
+    """The rows of one request ID: one per account that has it."""
+    # With the accounts named, the index by account and request ID serves.
+    selection = Selection(accounts=known_accounts(connection), request_ids=(request_id,))
+    found = select(cdr_requests).where(selection.condition()).order_by(_column.account)
+    return list(connection.execute(found))
+
+
+def legs_of(connection: Connection, account: str, request_id: str) -> list[Row[Any]]:
+    """All legs of a request, including those that a later answer no longer held."""
+    column = call_legs.c
+    return list(
+        connection.execute(
+            select(call_legs)
+            .where(column.account == account, column.request_id == request_id)
+            .order_by(column.leg, column.call_time, column.to_number, column.occurrence)
+        )
+    )
+
+
+def responses_of(connection: Connection, account: str, request_id: str) -> list[Row[Any]]:
+    """The archived answers of a request, the oldest first, without their bodies."""
+    column = cdr_responses.c
+    return list(
+        connection.execute(
+            select(column.revision, column.run_id, column.fetched_at, column.http_status, column.sha256)
+            .where(column.account == account, column.request_id == request_id)
+            .order_by(column.revision)
+        )
+    )
+
+
+def findings_on(connection: Connection, account: str, request_id: str) -> list[Row[Any]]:
+    """The rows of `data_quality` of a request."""
+    column = data_quality.c
+    return list(
+        connection.execute(
+            select(column.check_name, column.leg, column.detail)
+            .where(column.account == account, column.request_id == request_id)
+            .order_by(column.check_name, column.detail)
+        )
+    )
+
+
 Change = Mapping[str, Any]  # column to value
 
-# On MySQL a statement locks what it comes by on its way: by the index of a state, the rows of others too.
-BY_NUMBER = "FORCE INDEX (PRIMARY)"
+# MySQL locks every row that a statement reads. By the index of a state it would lock those of others, too.
+BY_PRIMARY_KEY = "FORCE INDEX (PRIMARY)"
 
 # Its history stays: fetches, legs, answers, reclaims, and the last error until a valid answer ends it.
 REPLAY: Change = {
@@ -165,51 +210,56 @@ CANCEL: Change = {"state": CANCELLED, "finished_at": db_now(), "updated_at": db_
 
 
 def marking(label: str) -> Change:
-    """The change that puts a request into a backfill: replayed, behind all live ones, under a label."""
+    """The change that puts a request into a backfill: replayed, after all live ones, under a label."""
     return {**REPLAY, "lane": BACKFILL, "batch": label}
 
 
 def change_requests(
     connection: Connection, ids: Sequence[int], selection: Selection, change: Change
 ) -> list[Row[Any]]:
-    """Change those of some rows that are still selected; returns them as they were before."""
-    column = cdr_requests.c
-    # In the order of their numbers, as the fence of the claims takes them, so that nobody waits crosswise.
-    look = (
-        select(column.id, column.account, column.request_id, column.state)
-        .where(column.id.in_(ids), selection.condition())
-        .order_by(column.id)
-        .with_for_update()
-    )
-    for dialect in ("mysql", "mariadb"):
-        look = look.with_hint(cdr_requests, BY_NUMBER, dialect)
-    before = connection.execute(look).all()
+    """Change the rows that are still selected; returns them as they were before."""
+    before = lock_requests(connection, ids, selection.condition())
     if before:
-        still = [row.id for row in before]
-        statement = update(cdr_requests).where(column.id.in_(still), selection.condition()).values(change)
-        for dialect in ("mysql", "mariadb"):
-            statement = statement.with_hint(BY_NUMBER, dialect_name=dialect)
+        statement = (
+            update(cdr_requests)
+            .where(_column.id.in_([row.id for row in before]), selection.condition())
+            .values(change)
+            .with_hint(BY_PRIMARY_KEY, dialect_name="mysql")
+        )
         connection.execute(statement)
-    return list(before)
+    return before
 
 
-_EXAMPLES = 5
-_column = cdr_requests.c
+def lock_requests(
+    connection: Connection, ids: Sequence[int], condition: ColumnElement[bool] | None = None
+) -> list[Row[Any]]:
+    """Read some rows and lock them until the commit, in the order that the fence locks them.
+
+    As every writer locks requests in this order, none can deadlock with another.
+    """
+    rows = (
+        select(cdr_requests)
+        .where(_column.id.in_(ids), true() if condition is None else condition)
+        .order_by(_column.id)
+        .with_for_update()
+        .with_hint(cdr_requests, BY_PRIMARY_KEY, "mysql")
+    )
+    return list(connection.execute(rows))
 
 
 @dataclass(frozen=True, slots=True)
 class BatchFigures:
-    """How a batch stands."""
+    """The progress of a batch."""
 
     states: Counter[str]
-    next_due_at: datetime | None  # of what is pending
+    next_due_at: datetime | None  # of its pending requests
     counted: int  # requests whose last valid answer had a `count`
-    mismatches: int  # those of them where it says another number of legs
+    mismatches: int  # of these, those whose answer had another number of legs
     examples: Sequence[str]  # some request IDs of these
 
 
 def new_label(connection: Connection) -> str:
-    """A label that no request carries yet, and no run was limited to, by the database's clock."""
+    """A new label, by the database's clock: no request carries it, and no run was limited to it."""
     first = label = f"backfill-{database_now(connection):%Y-%m-%dT%H-%M-%SZ}"
     number = 1
     has_run = exists().where(sync_runs.c.batch == bindparam("label"))
@@ -233,7 +283,7 @@ def batch_states(connection: Connection, label: str, accounts: Sequence[str] = (
 
 
 def batch_figures(connection: Connection, label: str) -> BatchFigures:
-    """Read how a batch stands, and hold the API's own counts against the legs of its answers."""
+    """Read the progress of a batch, and compare the API's own counts with the legs of its answers."""
     is_in_it = _column.batch == label
     differs = (_column.api_count != _column.leg_count) & is_in_it
     return BatchFigures(

@@ -1,4 +1,4 @@
-"""Long reads in one snapshot with flat memory: rows for exports, and the calls of a period for reports."""
+"""Long reads with flat memory: rows for exports, and the calls of a period for reports."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ from etl.db.states import PENDING, RUNNING
 from etl.db.tables import call_legs, cdr_requests
 from etl.db.views import calls, data_quality
 
-_LOT = 1_000  # rows
-_MYSQL = ("mysql", "mariadb")
-# In the order of time, and no two rows are equal in all of these.
+_CHUNK = 1_000  # rows
+# By time; no two rows are equal in all of these columns.
 _SUBJECTS = {
     "legs": (call_legs, ("call_time", "account", "request_id", "leg", "to_number", "occurrence")),
     "calls": (calls, ("call_time", "account", "request_id")),
 }
+_leg = call_legs.c
+_request = cdr_requests.c
 Kind = Literal["text", "integer", "money", "instant", "boolean"]
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column of an export: what its values are, and what is said of it."""
+    """A column of an export."""
 
     name: str
     kind: Kind
@@ -55,7 +56,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """Which rows: of one account or of all, by the call's time, half-open. None means any."""
+    """Which rows: of one account, called at or after `since` and before `until`; None means any."""
 
     account: str | None = None
     since: datetime | None = None
@@ -72,16 +73,17 @@ def fields_of(subject: str) -> tuple[Field, ...]:
 
 
 def stream_rows(connection: Connection, subject: str, portion: Portion) -> Generator[Sequence[Row[Any]]]:
-    """The rows, some at a time, in the order of the call's time; close it where not all of them are taken.
+    """The rows in chunks, ordered by the call's time; close the generator if you do not take all of them.
 
-    The connection is one of `long_reading`. Instants are aware and UTC, money is Decimal, JSON is its text.
+    The connection comes from `long_reading`. Instants are aware, in UTC; money is Decimal, JSON is its text.
     """
-    is_mysql = connection.dialect.name in _MYSQL
-    number = connection.scalars(text("SELECT CONNECTION_ID()")).one() if is_mysql else None
+    number = None
+    if connection.dialect.name == "mysql":
+        number = connection.scalars(text("SELECT CONNECTION_ID()")).one()
     result = connection.execute(_statement(subject, portion), execution_options={"stream_results": True})
     is_whole = False
     try:
-        yield from result.partitions(_LOT)
+        yield from result.partitions(_CHUNK)
         is_whole = True
     finally:
         if number is not None and not is_whole:
@@ -99,37 +101,23 @@ def _statement(subject: str, portion: Portion) -> Select[Any]:
         condition &= column.call_time >= portion.since
     if portion.until is not None:
         condition &= column.call_time < portion.until
-    shown = [cast(one, Text).label(one.name) if _is_json(one) else one for one in column]
+    shown = [cast(one, Text).label(one.name) if isinstance(one.type, JSON) else one for one in column]
     return select(*shown).where(condition).order_by(*(column[name] for name in order))
 
 
 def _end_query(connection: Connection, number: int) -> None:
-    """End a query whose rows nobody wants any more: MySQL's driver would fetch all of them to throw away."""
+    """End a query whose other rows are not wanted: MySQL's driver would fetch all of them and drop them."""
     with suppress(DBAPIError), connection.engine.connect() as other:
         other.execute(text(f"KILL QUERY {number}"))
 
 
 def _kind(column: Column[Any]) -> Kind:
-    kinds: tuple[tuple[type, Kind], ...] = (
-        (Instant, "instant"),
-        (Money, "money"),
-        (Boolean, "boolean"),
-        (Integer, "integer"),
-    )
-    return next((kind for type_, kind in kinds if isinstance(column.type, type_)), "text")
-
-
-def _is_json(column: Column[Any]) -> bool:
-    return isinstance(column.type, JSON)
-
-
-_ROWS_AT_ONCE = 2_000
-_leg = call_legs.c
-_request = cdr_requests.c
+    kinds: dict[type, Kind] = {Instant: "instant", Money: "money", Boolean: "boolean", Integer: "integer"}
+    return next((kind for type_, kind in kinds.items() if isinstance(column.type, type_)), "text")
 
 
 class Call(NamedTuple):
-    """One row of the view `calls`, as far as a report looks at it."""
+    """One row of the view `calls`: the columns that a report needs."""
 
     account: str
     request_id: str
@@ -150,7 +138,7 @@ class Call(NamedTuple):
 
 
 class BalanceLeg(NamedTuple):
-    """A leg as a mark on the account's balance, which it left behind at its end."""
+    """The account's balance after a leg, which began at `call_time`."""
 
     account: str
     call_time: datetime
@@ -180,7 +168,7 @@ class RequestCount:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The requests of an account that are not finished yet, whenever they were enqueued."""
+    """The requests of an account that are not finished yet."""
 
     account: str
     count: int
@@ -188,29 +176,29 @@ class Waiting:
 
 
 def stream_calls(connection: Connection, since: datetime, until: datetime) -> Iterator[Call]:
-    """The calls that began in a period, half-open, in no order."""
+    """The calls that began at or after `since` and before `until`, in no order."""
     at = calls.c.call_time
     columns = (calls.c[name] for name in Call._fields)
     yield from map(Call._make, _streamed(connection, select(*columns).where(at >= since, at < until)))
 
 
 def stream_balance_legs(connection: Connection, since: datetime, until: datetime) -> Iterator[BalanceLeg]:
-    """The legs that began in a period, each account's together, in the order of their beginning."""
+    """The legs that began in a period, by account and time."""
     columns = (_leg.account, _leg.call_time, _leg.duration_seconds, _leg.balance)
     legs = select(*columns).where(_leg.missing_since.is_(None), _began(since, until))
     yield from map(BalanceLeg._make, _streamed(connection, legs.order_by(_leg.account, _leg.call_time)))
 
 
 def stream_findings(connection: Connection, since: datetime, until: datetime) -> Iterator[Finding]:
-    """What is odd about the calls that began in a period, in the order of checks and requests."""
+    """The findings on calls that began in a period, by check and request."""
     yield from map(Finding._make, _streamed(connection, findings_of(since, until)))
 
 
 def findings_of(since: datetime, until: datetime) -> Select[Any]:
-    """The query of `stream_findings`, which looks each call up by its key.
+    """The query of `stream_findings`, which looks up each call by its key.
 
-    A call begins with the earliest of the legs that it has, with the earliest of all where none is left; a
-    request without any leg counts by when it was enqueued.
+    A call begins with its earliest leg that is not missing, or with its earliest leg if all are missing. A
+    request without legs counts by when it was enqueued.
     """
     finding = data_quality.c
     first = select(func.min(_leg.call_time)).where(
@@ -231,13 +219,13 @@ def findings_of(since: datetime, until: datetime) -> Select[Any]:
 
 
 def count_missing_legs(connection: Connection, since: datetime, until: datetime) -> int:
-    """How many legs of a period a later answer no longer held: the views leave them out."""
+    """How many legs of a period a later answer no longer held. The views leave them out."""
     legs = select(func.count()).where(_leg.missing_since.is_not(None), _began(since, until))
     return connection.scalar(legs) or 0
 
 
 def count_requests(connection: Connection, since: datetime, until: datetime) -> list[RequestCount]:
-    """The requests that were enqueued in a period, by account and state."""
+    """How many requests were enqueued in a period, by account and state."""
     at = _request.enqueued_at
     counted = (
         select(_request.account, _request.state, func.count())
@@ -249,7 +237,7 @@ def count_requests(connection: Connection, since: datetime, until: datetime) -> 
 
 
 def list_waiting(connection: Connection) -> list[Waiting]:
-    """The accounts of which requests wait: all that were enqueued before `since` are finished."""
+    """The accounts with unfinished requests; all requests before `since` are finished."""
     waiting = (
         select(_request.account, func.count(), func.min(_request.enqueued_at))
         .where(_request.state.in_((PENDING, RUNNING)))
@@ -260,13 +248,13 @@ def list_waiting(connection: Connection) -> list[Waiting]:
 
 
 def last_enqueued_at(connection: Connection) -> datetime | None:
-    """When the latest request arrived; None where there never was one."""
+    """When the latest request was enqueued; None if there is none."""
     latest: datetime | None = connection.scalar(select(func.max(_request.enqueued_at)))
     return latest
 
 
 def last_change_at(connection: Connection) -> datetime | None:
-    """When anything about requests or legs changed last: the instant whose state a report tells."""
+    """When requests or legs changed last: the instant whose data a report shows."""
     changes = (connection.scalar(select(func.max(at))) for at in (_request.updated_at, _leg.updated_at))
     return max((at for at in changes if at is not None), default=None)
 
@@ -276,5 +264,5 @@ def _began(since: datetime, until: datetime) -> ColumnElement[bool]:
 
 
 def _streamed(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Any]]:
-    with connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
+    with connection.execute(query, execution_options={"yield_per": _CHUNK}) as rows:
         yield from rows.tuples()

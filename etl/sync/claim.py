@@ -7,7 +7,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from etl.db.accounts import AccountState, SharedRateLimit
-from etl.db.queue import Claimant, claim_requests, claim_suspect, has_due
+from etl.db.queue import Claimant, claim_poison, claim_requests, has_due
 from etl.sync.account import Capacity, Claimed
 
 _PROBED_PLACES = 12  # the newest request, the second, fourth, and so on to the 2048th
@@ -51,7 +51,7 @@ def _claim(connection: Connection, account: str, capacity: Capacity, *, claimant
     requests = claim_requests(connection, account, claimant, most=capacity.claims, skip_newest=skip)
     is_short = len(requests) < capacity.claims
     if not requests and capacity.is_idle:
-        requests = claim_suspect(connection, account, claimant)
+        requests = claim_poison(connection, account, claimant)
         is_short = not requests
     return Claimed(requests, is_exhausted=is_short)
 

@@ -72,13 +72,13 @@ class Ledger:
 
         def numbered(connection: Connection) -> T:
             result = work(connection)
-            runs.count_run(connection, self.run_id, counts_of(result), turn=number)
+            runs.count_run(connection, self.run_id, counts_of(result), transaction=number)
             return result
 
         return in_transaction(
             self._engine,
             numbered,
-            was_done=lambda connection, _: runs.last_turn(connection, self.run_id) >= number,
+            was_done=lambda connection, _: runs.last_transaction(connection, self.run_id) >= number,
         )
 
     def close(
@@ -95,7 +95,7 @@ class Ledger:
     def fail(self, reason: str, work: Callable[[Connection], Mapping[str, int]] = lambda _: {}) -> None:
         """Close the run as failed, if the database allows it: it may be what failed."""
         with suppress(Exception), self._engine.begin() as connection:
-            runs.count_run(connection, self.run_id, work(connection), turn=self._number)
+            runs.count_run(connection, self.run_id, work(connection), transaction=self._number)
             runs.finish_run(connection, self.run_id, outcome="failed", error=reason)
 
 

@@ -29,7 +29,7 @@ from etl.cdr.outcomes import (
 )
 from etl.db.archive import Response, archive_responses, make_response
 from etl.db.legs import RequestKey, as_stored, stored_legs, upsert_legs
-from etl.db.queue import Settlement, hold_claims, settle_claims
+from etl.db.queue import Settlement, fence, settle_claims
 from etl.errors import MalformedError, RequestError, UnreadableError, UnstorableError
 from etl.settings import Settings
 from etl.sync.fetching import Answered, Crashed, Failed, Fetched, NotAsked
@@ -83,7 +83,7 @@ def settle(
 ) -> SettledBatch:
     """Settle some claims in the transaction of this connection."""
     # Gather.
-    now, ours, settled_before = hold_claims(connection, [_claim(fetched) for fetched in batch])
+    now, ours, settled_before = fence(connection, [_claim(fetched) for fetched in batch])
     held = [fetched for fetched in batch if _claim(fetched) in ours]
     lost = [
         Settled(fetched, _LOST)

@@ -1,4 +1,4 @@
-"""Backfills: what they select and promise, and that an end in between neither loses nor doubles anything."""
+"""`cdr-sync backfill`: what it selects, forecasts and prints, and what an interruption leaves."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import signal
 import pytest
 from support.operators import finish, true_legs, wait_until
 
-from etl.cli import running as progress
+from etl.cli import running
 from etl.simulator import make_request_id
 
 OUTCOMES = ("done", "without_legs", "put_off", "retried", "released", "dead", "lost_leases")
 DAYS = {"october": "2026-10-31 23:59:59.999999", "november": "2026-11-01 00:00:00.000000"}
 
 
-def told(result):
-    """The one line about a mistake."""
+def error_line(result):
+    """The one line that reports a mistake."""
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     (line,) = (line for line in lines if not line.startswith(("Usage: ", "Try '")))
     assert "Traceback" not in line
@@ -36,7 +36,7 @@ def enqueue(operator, count):
 
 
 def finished(operator, state, *request_ids, error_kind=None, enqueued_at="2026-11-10 12:00:00.000000"):
-    """Put requests into the past, with a state in which nobody asks for them any more."""
+    """Enqueue requests in the past, in a final state."""
     for request_id in request_ids:
         operator.type("enqueue", request_id)
         operator.rows(
@@ -89,7 +89,7 @@ def marked(operator):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value or "nothing",
 )
-def test_a_dry_run_changes_nothing_and_promises_what_is_then_done(past, words, selected):
+def test_a_dry_run_changes_nothing_and_counts_what_is_then_done(past, words, selected):
     words = (*words, "--json")
     if "sales" in words:
         past.environment["SALES"] = "secret"
@@ -110,7 +110,7 @@ def test_a_dry_run_changes_nothing_and_promises_what_is_then_done(past, words, s
     assert wet["batch_by_state"] == ({"done": len(selected)} if selected else {})
 
 
-def test_a_request_in_a_backfill_is_due_behind_live_ones_with_all_attempts_before_it(past):
+def test_a_marked_request_is_due_in_the_backfill_lane_with_all_its_attempts_left(past):
     past.type("backfill", "--only", "dead", "--batch", "again", "--no-run")
 
     assert past.rows(
@@ -119,7 +119,7 @@ def test_a_request_in_a_backfill_is_due_behind_live_ones_with_all_attempts_befor
     ) == [("pending", 1, "again", 0, None, 1, kind) for kind in ("malformed", "timeout")]
 
 
-def test_a_listed_id_that_is_unknown_is_enqueued_and_one_that_is_cancelled_is_left(past):
+def test_an_unknown_listed_id_is_enqueued_and_a_cancelled_one_is_skipped(past):
     words = ("backfill", "--from-file", "-", "--json", "--no-run")
     result = document(past.type(*words, stdin="request_id\nanswered-7\nanswered-9\nanswered-9\nanswered-1\n"))
 
@@ -130,7 +130,7 @@ def test_a_listed_id_that_is_unknown_is_enqueued_and_one_that_is_cancelled_is_le
     ]
 
 
-def test_an_id_that_is_known_in_another_account_is_not_enqueued_in_the_default_one(past):
+def test_an_id_that_another_account_has_is_not_enqueued_for_the_default_account(past):
     past.type("enqueue", "elsewhere", "--account", "sales")
     result = document(past.type("backfill", "elsewhere", "--json", "--no-run"))
 
@@ -140,15 +140,15 @@ def test_an_id_that_is_known_in_another_account_is_not_enqueued_in_the_default_o
     ]
 
 
-def test_lines_that_are_no_id_are_told_and_keep_nobody_else_out(past):
+def test_an_invalid_line_is_reported_and_does_not_keep_others_out(past):
     result = past.type("backfill", "--from-file", "-", "--no-run", stdin="answered-1\nno id\n")
 
     assert result.exit_code == 0
-    assert "line 2: 'no id' has characters" in result.stderr
+    assert "line 2 has characters that no request ID has: 'no id'" in result.stderr
     assert marked(past) == {"1"}
 
 
-def test_what_a_run_has_in_hand_is_left_to_it_and_said_so(operator, simulator):
+def test_a_request_that_a_run_is_fetching_is_skipped_and_reported(operator, simulator):
     simulator.latency = 4.0
     operator.type("enqueue", "answered-1")
     process = operator.start("sync")
@@ -179,17 +179,17 @@ def test_what_a_run_has_in_hand_is_left_to_it_and_said_so(operator, simulator):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_wrong_usage_is_2_and_changes_nothing(past, words, named):
+def test_wrong_usage_exits_2_and_changes_nothing(past, words, named):
     before = past.rows("SELECT * FROM cdr_requests")
     result = past.type("backfill", *words)
 
     assert result.exit_code == 2
-    assert named in told(result)
+    assert named in error_line(result)
     assert past.rows("SELECT * FROM cdr_requests") == before
     assert past.rows("SELECT * FROM sync_runs") == []
 
 
-def test_without_credentials_nothing_is_marked_unless_others_are_to_run_it(past):
+def test_without_credentials_requests_are_marked_only_with_no_run(past):
     del past.environment["PIOPIY_SECRET"]
     del past.environment["PIOPIY_APP_ID"]
     refused = past.type("backfill", "--only", "all")
@@ -201,7 +201,7 @@ def test_without_credentials_nothing_is_marked_unless_others_are_to_run_it(past)
     assert marked(past) == set("1234568")
 
 
-def test_requests_of_accounts_without_credentials_here_are_left_to_others(past):
+def test_requests_of_accounts_without_credentials_are_not_marked(past):
     past.type("enqueue", "answered-9", "--account", "sales")
     document(past.type("backfill", "--only", "all", "--json"))
 
@@ -218,7 +218,7 @@ def test_two_backfills_in_one_second_have_two_labels(past):
     assert len(set(labels)) == 3
 
 
-def test_the_label_is_told_before_the_end_with_what_to_type_next(past):
+def test_the_label_is_printed_first_with_the_command_that_resumes(past):
     result = past.type("backfill", "answered-1", "--no-run")
     label = json.loads(result.stderr.splitlines()[0])["batch"]
 
@@ -226,7 +226,7 @@ def test_the_label_is_told_before_the_end_with_what_to_type_next(past):
     assert f"--resume {label}" in json.loads(result.stderr.splitlines()[0])["event"]
 
 
-def test_the_same_label_again_touches_nothing_twice(past):
+def test_the_same_label_again_changes_nothing(past):
     words = ("backfill", "--only", "done", "--batch", "again", "--json")
     first = document(past.type(*words))
     before = past.rows("SELECT * FROM cdr_requests")
@@ -238,7 +238,7 @@ def test_the_same_label_again_touches_nothing_twice(past):
     assert past.rows("SELECT * FROM cdr_requests") == before
 
 
-def test_a_label_alone_takes_what_was_enqueued_with_it(past):
+def test_a_label_alone_selects_what_was_enqueued_with_it(past):
     past.type("enqueue", "answered-9", "--batch", "june")
     past.type("sync")
     result = document(past.type("backfill", "--batch", "june", "--json"))
@@ -247,10 +247,10 @@ def test_a_label_alone_takes_what_was_enqueued_with_it(past):
     assert marked(past) == {"9"}
 
 
-# What is told
+# What is printed
 
 
-def test_the_duration_is_unknown_until_something_ran_and_then_by_the_latest_runs(operator):
+def test_the_duration_is_unknown_before_the_first_run_and_then_follows_the_latest_runs(operator):
     enqueue(operator, 40)
     words = ("backfill", "--only", "all", "--dry-run", "--json")
     unknown = document(operator.type(*words))
@@ -265,25 +265,25 @@ def test_the_duration_is_unknown_until_something_ran_and_then_by_the_latest_runs
     assert (limited["expected_seconds"], limited["speed_from"]) == (80.0, "rate_limit")
 
 
-def test_the_forecast_for_people_says_the_same(operator):
+def test_the_forecast_is_printed_as_text_too(operator):
     enqueue(operator, 40)
     result = operator.type("backfill", "--only", "all", "--dry-run", CDR_SYNC_RATE_LIMIT="0.5")
 
-    assert "40 requests would be asked for again (40 pending)" in result.stdout
+    assert "40 requests would be fetched again (40 pending)" in result.stdout
     assert "API calls: 40" in result.stdout
-    assert "0:01:20 at 0.5/s, the rate limit" in result.stdout
+    assert "0:01:20 at 0.5/s (rate limit)" in result.stdout
 
 
-def test_a_forecast_of_nothing_or_of_a_moment_says_so(operator):
+def test_a_forecast_of_nothing_or_of_less_than_a_second_is_printed_in_words(operator):
     nothing = operator.type("backfill", "--only", "all", "--dry-run", CDR_SYNC_RATE_LIMIT="5")
     enqueue(operator, 2)
     moment = operator.type("backfill", "--only", "all", "--dry-run", CDR_SYNC_RATE_LIMIT="5")
 
     assert nothing.stdout == "Nothing to fetch: no request is selected\n"
-    assert moment.stdout.endswith("\nExpected duration: under a second at 5.0/s, the rate limit\n")
+    assert moment.stdout.endswith("\nExpected duration: under a second at 5.0/s (rate limit)\n")
 
 
-def test_a_forecast_of_what_is_left_of_a_batch_tells_of_nothing_else(operator):
+def test_the_forecast_of_a_resumed_batch_is_only_about_what_is_left(operator):
     enqueue(operator, 2)
     operator.type("backfill", "--only", "all", "--batch", "july", "--no-run")
     left = operator.type("backfill", "--resume", "july", "--dry-run")
@@ -291,13 +291,13 @@ def test_a_forecast_of_what_is_left_of_a_batch_tells_of_nothing_else(operator):
     operator.type("sync")
     nothing = operator.type("backfill", "--resume", "july", "--dry-run")
 
-    assert left.stdout.startswith("API calls: 2, ")
-    assert again.stdout.startswith("In this batch already, and left as they are: 2; another label")
+    assert left.stdout.startswith("API calls: 2, plus one for each retry")
+    assert again.stdout.startswith("2 are already in this batch and will be skipped. To fetch them again")
     assert "\nAPI calls: 2, " in again.stdout
     assert nothing.stdout == "Nothing to fetch: no request is selected\n"
 
 
-def test_a_backfill_tells_that_its_claims_add_up_and_that_the_counts_agree(operator):
+def test_a_backfill_prints_that_its_claims_add_up_and_whether_the_counts_agree(operator):
     operator.type("enqueue", "answered-1", "count_mismatch-1")
     operator.type("sync")
     result = operator.type("backfill", "--only", "all")
@@ -311,7 +311,7 @@ def test_a_backfill_tells_that_its_claims_add_up_and_that_the_counts_agree(opera
     ]
 
 
-def test_a_selection_of_nothing_says_so_and_writes_no_run(operator):
+def test_an_empty_selection_is_reported_and_writes_no_run(operator):
     result = operator.type("backfill", "--only", "dead")
 
     assert (result.exit_code, result.stderr) == (0, "")
@@ -319,8 +319,8 @@ def test_a_selection_of_nothing_says_so_and_writes_no_run(operator):
     assert operator.rows("SELECT * FROM sync_runs") == []
 
 
-def test_off_a_terminal_lines_of_json_tell_how_it_gets_on(operator, monkeypatch):
-    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+def test_off_a_terminal_json_lines_report_the_progress(operator, monkeypatch):
+    monkeypatch.setattr(running, "_LINE_SECONDS", 0.0)
     enqueue(operator, 60)
     result = operator.type("backfill", "--only", "all")
     lines = [json.loads(line) for line in result.stderr.splitlines()]
@@ -331,8 +331,8 @@ def test_off_a_terminal_lines_of_json_tell_how_it_gets_on(operator, monkeypatch)
     assert all(line["total"] == 60 and line["eta_seconds"] is not None for line in lines[-2:])
 
 
-def test_a_sync_tells_no_such_lines(operator, monkeypatch):
-    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+def test_a_sync_logs_no_progress(operator, monkeypatch):
+    monkeypatch.setattr(running, "_LINE_SECONDS", 0.0)
     enqueue(operator, 60)
 
     assert operator.type("sync").stderr == ""
@@ -342,7 +342,7 @@ def test_a_sync_tells_no_such_lines(operator, monkeypatch):
 
 
 @pytest.mark.parametrize("most", ["3", "10%"])
-def test_after_so_many_failures_it_stops_claiming_and_says_so(operator, most):
+def test_it_stops_claiming_after_max_failures_and_says_so(operator, most):
     operator.type("enqueue", "answered-1")
     operator.type("sync")  # from now on it is known that the API works
     operator.type("enqueue", *(f"rejected-{number}" for number in range(30)))
@@ -358,7 +358,7 @@ def test_after_so_many_failures_it_stops_claiming_and_says_so(operator, most):
     assert "running" not in operator.states()
 
 
-def test_failures_below_the_limit_end_nothing(operator):
+def test_fewer_failures_do_not_stop_it(operator):
     operator.type("enqueue", "answered-1", "rejected-1", "malformed_money-1", "answered-2")
     result = operator.type("backfill", "--only", "all", "--max-failures", "3", "--json")
     summary = document(result, 65)
@@ -367,7 +367,7 @@ def test_failures_below_the_limit_end_nothing(operator):
     assert "--max-failures" not in result.stderr
 
 
-def test_an_outage_is_69_and_no_failure_of_the_batch(past, simulator):
+def test_an_outage_exits_69_and_does_not_count_as_failures(past, simulator):
     past.type("sync")
     simulator.outage = "error_500"
     result = past.type("backfill", "--only", "all", "--max-failures", "1", "--json")
@@ -377,11 +377,11 @@ def test_an_outage_is_69_and_no_failure_of_the_batch(past, simulator):
     assert past.rows("SELECT DISTINCT state, attempts FROM cdr_requests WHERE lane = 1") == [("pending", 0)]
 
 
-# Ended in between
+# Interrupted
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_backfill_goes_on_in_another_process(operator, simulator, number, code):
+def test_a_stopped_backfill_is_resumed_by_another_process(operator, simulator, number, code):
     simulator.latency = 0.03
     request_ids = enqueue(operator, 200)
     process = operator.start("backfill", "--only", "all", "--batch", "july", "--json")
@@ -406,7 +406,7 @@ def test_a_stopped_backfill_goes_on_in_another_process(operator, simulator, numb
     ]
 
 
-def test_a_killed_backfill_goes_on_in_another_process(operator, simulator):
+def test_a_killed_backfill_is_resumed_by_another_process(operator, simulator):
     simulator.latency = 0.01
     request_ids = enqueue(operator, 400)
     process = operator.start("backfill", "--only", "all", "--batch", "july")
@@ -423,7 +423,7 @@ def test_a_killed_backfill_goes_on_in_another_process(operator, simulator):
     assert simulator.total_calls <= 400 + in_hand
 
 
-def test_a_backfill_of_which_nothing_is_left_says_so(past):
+def test_resuming_a_finished_backfill_prints_how_its_batch_stands(past):
     past.type("backfill", "--only", "done", "--batch", "july")
     result = past.type("backfill", "--resume", "july")
 
@@ -447,7 +447,7 @@ def test_two_processes_share_a_backfill(operator, simulator):
 # Beside live requests
 
 
-def test_a_run_beside_a_backfill_asks_for_a_fresh_request_first(operator, simulator):
+def test_a_run_beside_a_backfill_fetches_a_new_request_first(operator, simulator):
     simulator.latency = 0.05
     enqueue(operator, 300)
     process = operator.start("backfill", "--only", "all", "--batch", "july")
@@ -463,7 +463,7 @@ def test_a_run_beside_a_backfill_asks_for_a_fresh_request_first(operator, simula
     assert states == {"answered-1": "done"}
 
 
-def test_a_backfill_keeps_to_its_batch(past, simulator):
+def test_a_backfill_fetches_only_its_batch(past, simulator):
     past.type("enqueue", "answered-9")
     past.type("backfill", "answered-1")
 

@@ -296,7 +296,7 @@ def test_a_secret_file_without_a_secret_is_a_failure(operator, content):
 
 def test_every_database_is_named_with_its_version(operator, database_url):
     examined = examine(operator, CDR_SYNC_DATABASE_URL=database_url)
-    name = read_url(database_url).get_backend_name()
+    name = database_url.partition(":")[0]
 
     assert (examined.code, examined.problems) == (0, {})
     assert examined.found("database").lower().startswith(f"{name} ")

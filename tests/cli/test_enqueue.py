@@ -63,10 +63,10 @@ def test_enqueue_reads_every_format_from_a_file_and_from_a_pipe(operator, name, 
     ],
     ids=["plain", "csv", "json"],
 )
-def test_what_is_invalid_is_counted_with_its_line_and_keeps_nothing_else_out(operator, content, lines):
+def test_invalid_entries_are_reported_with_their_line_and_do_not_keep_others_out(operator, content, lines):
     result = operator.type("enqueue", "--from-file", "-", stdin=content)
 
-    assert [int(number) for number in re.findall(r"line (\d+):", result.stderr)] == lines
+    assert [int(number) for number in re.findall(r"line (\d+) ", result.stderr)] == lines
     assert f"{len(lines)} invalid" in result.stdout
     assert operator.rows("SELECT request_id FROM cdr_requests ORDER BY id") == [("good",), ("good2",)]
 
@@ -78,7 +78,7 @@ def test_very_many_invalid_lines_do_not_flood_the_terminal(operator):
     assert "5,000 invalid" in result.stdout
 
 
-def test_an_invalid_argument_is_named_by_what_was_typed(operator):
+def test_an_invalid_argument_is_reported(operator):
     result = operator.type("enqueue", "good", "with space")
 
     assert "with space" in result.stderr
@@ -86,27 +86,29 @@ def test_an_invalid_argument_is_named_by_what_was_typed(operator):
 
 
 @pytest.mark.parametrize("command", ["enqueue", "backfill"])
-def test_a_file_in_the_place_of_an_id_is_told_how_to_be_read(operator, command, monkeypatch):
+def test_a_file_name_in_place_of_an_id_is_refused_with_the_option_that_reads_it(
+    operator, command, monkeypatch
+):
     monkeypatch.chdir(operator.home)
     (operator.home / "two ids.csv").write_text("one\n")
     (operator.home / "answered-1").touch()
     results = [operator.type(command, "one", name) for name in ("two ids.csv", "-", "./answered-1")]
 
     assert [result.exit_code for result in results] == [2, 2, 2]
-    assert mistake(results[0]).endswith("is a file and no request ID: write --from-file 'two ids.csv'")
-    assert mistake(results[1]).endswith("write --from-file -")
+    assert mistake(results[0]).endswith("is a file, not a request ID. Use --from-file 'two ids.csv'")
+    assert mistake(results[1]).endswith("Use --from-file -")
     assert operator.states() == {}
     assert operator.type(command, "answered-1").exit_code == 0
 
 
-def test_an_argument_longer_than_the_name_of_a_file_can_be_is_told_as_no_id(operator):
+def test_an_argument_longer_than_any_file_name_is_an_invalid_id(operator):
     result = operator.type("enqueue", "good", "x." * 130)
 
     assert result.exit_code == 0
-    assert "argument 2: is longer than 255 characters" in result.stderr
+    assert "argument 2 is longer than 255 characters" in result.stderr
 
 
-def test_arguments_and_a_file_go_together(operator):
+def test_arguments_and_a_file_can_be_combined(operator):
     result = operator.type("enqueue", "one", "--from-file", "-", stdin="two\n")
 
     assert result.stdout.startswith("2 new")
@@ -124,7 +126,7 @@ def test_a_known_id_is_left_as_it_is(operator):
     assert operator.states() == {"done": 1}
 
 
-def test_delay_batch_and_account_are_kept(operator):
+def test_delay_batch_and_account_are_stored(operator):
     operator.type("enqueue", "one", "--delay", "90s", "--batch", "june", "--account", "sales")
     ((account, batch, seconds),) = operator.rows(
         "SELECT account, batch, (julianday(run_after) - julianday(enqueued_at)) * 86400 FROM cdr_requests"
@@ -141,7 +143,7 @@ def test_one_id_in_two_accounts_is_two_requests(operator):
     assert second.stdout.startswith("1 new")
 
 
-def test_a_large_file_is_taken_in_whole(operator):
+def test_a_large_file_is_enqueued_completely(operator):
     file = operator.home / "many.txt"
     file.write_text("".join(f"id{number}\n" for number in range(25_000)))
     result = operator.type("enqueue", "--from-file", file)
@@ -150,7 +152,7 @@ def test_a_large_file_is_taken_in_whole(operator):
     assert operator.states() == {"pending": 25_000}
 
 
-def test_enqueue_with_nothing_is_a_mistake(new_operator):
+def test_enqueue_without_ids_is_wrong_usage(new_operator):
     result = new_operator.type("enqueue")
 
     assert result.exit_code == 2
@@ -159,7 +161,7 @@ def test_enqueue_with_nothing_is_a_mistake(new_operator):
 
 
 @pytest.mark.parametrize("name", ["missing.txt", "."])
-def test_a_file_that_cannot_be_read_is_named_and_leaves_no_database(new_operator, name):
+def test_a_file_that_cannot_be_read_is_reported_and_no_database_is_made(new_operator, name):
     result = new_operator.type("enqueue", "--from-file", new_operator.home / name)
 
     assert result.exit_code == 2
@@ -169,35 +171,35 @@ def test_a_file_that_cannot_be_read_is_named_and_leaves_no_database(new_operator
 
 @pytest.mark.parametrize("command", ["enqueue", "backfill"])
 @pytest.mark.parametrize("content", ["requestid\none\n", "when;requestid\n1;one\n", '["one", "two"]'])
-def test_a_list_that_is_none_by_its_first_line_is_refused_whole(new_operator, command, content):
+def test_a_file_of_another_format_is_refused_as_a_whole(new_operator, command, content):
     new_operator.environment |= {"PIOPIY_APP_ID": "1", "PIOPIY_SECRET": "sssssss"}
     result = new_operator.type(command, "--from-file", "-", stdin=content)
 
     assert result.exit_code == 2
-    assert mistake(result).startswith("cdr-sync: line 1 ")
-    assert "a column request_id" in mistake(result)
+    assert mistake(result).startswith("cdr-sync: Line 1 ")
+    assert "CSV with a column request_id" in mistake(result)
     assert not new_operator.database.exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "printed"),
     [
         (["enqueue"], "0 new requests, 0 already known, 2 invalid\n"),
         (["backfill"], ""),
         (["backfill", "--dry-run"], ""),
     ],
 )
-def test_a_list_without_any_id_is_wrong_usage(operator, words, told):
+def test_a_file_without_a_valid_id_is_wrong_usage(operator, words, printed):
     result = operator.type(*words, "--from-file", "-", stdin="neither this\nnor that\n")
 
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1].startswith("cdr-sync: Nothing of what is listed is")
-    assert result.stdout == told
+    assert result.stderr.splitlines()[-1].startswith("cdr-sync: None of the entries is a valid request ID")
+    assert result.stdout == printed
     assert operator.states() == {}
 
 
 @pytest.mark.parametrize("duration", ["5x", "ten", "-5s", "", "1e3", "nan"])
-def test_a_wrong_duration_is_a_mistake_that_shows_how_to_write_one(operator, duration):
+def test_a_wrong_duration_is_refused_with_the_accepted_forms(operator, duration):
     result = operator.type("enqueue", "one", f"--delay={duration}")
 
     assert result.exit_code == 2
@@ -205,7 +207,7 @@ def test_a_wrong_duration_is_a_mistake_that_shows_how_to_write_one(operator, dur
     assert operator.states() == {}
 
 
-def test_a_duration_that_no_calendar_holds_is_a_mistake_too(operator):
+def test_a_duration_beyond_the_calendar_is_refused(operator):
     result = operator.type("enqueue", "one", "--delay", "999999999d")
 
     assert result.exit_code == 2

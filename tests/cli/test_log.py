@@ -34,20 +34,20 @@ def test_a_verbose_run_logs_each_request_with_its_run_and_id(operator):
     operator.type("enqueue", "answered-1", "malformed_money-1", "error_500-1", "none-1")
     finished = operator.run("--verbose", "sync")
     *requests, last = lines_of(finished)
-    told = {line["request_id"]: line for line in requests if "outcome" in line}
-    answered = told["answered-1"]
+    by_request = {line["request_id"]: line for line in requests if "outcome" in line}
+    answered = by_request["answered-1"]
 
     assert finished.code == 65
     assert {line["run"] for line in [*requests, last]} == {1}
-    assert {name: line["outcome"] for name, line in told.items()} == {
+    assert {name: line["outcome"] for name, line in by_request.items()} == {
         "answered-1": "done",
         "malformed_money-1": "dead",
         "error_500-1": "retried",
         "none-1": "put_off",
     }
     assert (answered["legs"], answered["calls"], answered["attempt"]) == (2, 1, 1)
-    assert told["error_500-1"]["error_kind"] == "server_error"
-    assert told["error_500-1"]["http_status"] == 500
+    assert by_request["error_500-1"]["error_kind"] == "server_error"
+    assert by_request["error_500-1"]["http_status"] == 500
     assert {line["level"] for line in requests} == {"info"}
     assert (last["level"], last["request_ids"]) == ("error", ["malformed_money-1"])
     assert "`cdr-sync requests list --state dead`" in last["event"]

@@ -137,11 +137,11 @@ def test_closed_standard_streams_are_ignored_and_not_replaced_by_another_file(op
     enqueued = by_shell(operator, "cdr-sync enqueue answered-1 >&- 2>&- <&-")
     read = by_shell(operator, "cdr-sync enqueue --from-file - <&-")
     worked = by_shell(operator, "cdr-sync --verbose sync --json >&- 2>&-")
-    told = by_shell(operator, "cdr-sync runs >&-")
+    listed = by_shell(operator, "cdr-sync runs >&-")
 
-    assert [one.code for one in (enqueued, read, worked, told)] == [0, 0, 0, 0]
+    assert [one.code for one in (enqueued, read, worked, listed)] == [0, 0, 0, 0]
     assert read.stdout.startswith("0 new requests")
-    assert told.all == ""
+    assert listed.all == ""
     assert len(operator.stored_legs()) > 0
     assert operator.rows("PRAGMA integrity_check") == [("ok",)]
 

@@ -1,4 +1,4 @@
-"""`cdr-sync reprocess` as somebody types it."""
+"""`cdr-sync reprocess`: what it prints, its exit codes, and what a signal leaves."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import pytest
 from support.operators import finish
 
 CHANGED = "UPDATE call_legs SET duration_seconds = duration_seconds + 1"
-# A process that sends itself a signal in the middle of its second page.
+# A process that sends itself a signal in the middle of its second chunk.
 SIGNALLED = """
 import os
-from etl import reprocess as reprocessing
+from etl import reprocess
 
-def write_later(*arguments, write=reprocessing.write_rereadings, pages=[]):
-    pages.append(1)
-    if len(pages) == 2:
+def write_later(*arguments, write=reprocess.write_rereadings, chunks=[]):
+    chunks.append(1)
+    if len(chunks) == 2:
         os.kill(os.getpid(), {number})
     write(*arguments)
 
-reprocessing.PAGE, reprocessing.write_rereadings = 2, write_later
+reprocess.write_rereadings = write_later
+reprocess.Reprocessing.__init__.__kwdefaults__["chunk"] = 2
 from etl.cli.main import main
 main()
 """
@@ -42,7 +43,9 @@ def legs(operator):
     return operator.rows("SELECT request_id, leg, duration_seconds FROM call_legs")
 
 
-def test_legs_are_as_their_answers_say_with_no_call_and_a_dry_run_promises_it(archived, simulator):
+def test_legs_are_restored_from_their_answers_without_calls_and_a_dry_run_counts_the_same(
+    archived, simulator
+):
     calls, wrong = simulator.total_calls, legs(archived)
     dry = json.loads(archived.type("reprocess", "--dry-run", "--json").stdout)
     untouched = legs(archived)
@@ -57,23 +60,23 @@ def test_legs_are_as_their_answers_say_with_no_call_and_a_dry_run_promises_it(ar
     assert simulator.total_calls == calls
 
 
-def test_people_are_told_in_a_few_lines_what_was_done_and_what_was_left(archived):
+def test_a_few_lines_say_what_was_changed_and_what_was_skipped(archived):
     archived.rows("UPDATE cdr_responses SET body = 'no answer' WHERE request_id = 'answered-3'")
     count = len(archived.true)
     dry = archived.type("reprocess", "--dry-run").stdout.splitlines()
     run = archived.type("reprocess").stdout.splitlines()
     again = archived.type("reprocess").stdout.splitlines()
 
-    assert dry[0] == "Dry run: of 5 requests with an archived answer, 4 would change"
-    assert run[0] == "Run 2: of 5 requests with an archived answer, 4 changed"
-    assert run[1] == f"Legs: 0 new, {count * 4 // 5} changed, 0 missing now, 0 as before"
-    assert run[2] == "Left alone: 1 not readable still"
+    assert dry[0] == "Dry run: 5 requests with an archived answer, 4 would change"
+    assert run[0] == "Run 2: 5 requests with an archived answer, 4 changed"
+    assert run[1] == f"Legs: 0 new, {count * 4 // 5} changed, 0 now missing, 0 unchanged"
+    assert run[2] == "Skipped: 1 still cannot be parsed"
     assert run[3].startswith("  answered-3 of account default: the body is not JSON")
     assert dry[1:] == run[1:]
-    assert again[0] == "Run 3: of 5 requests with an archived answer, 0 changed"
+    assert again[0] == "Run 3: 5 requests with an archived answer, 0 changed"
 
 
-def test_a_dead_request_whose_answer_can_be_read_now_is_told_of(operator):
+def test_a_dead_request_whose_answer_can_be_parsed_now_is_reported(operator):
     operator.type("enqueue", "answered-1")
     operator.type("sync", CDR_SYNC_SETTLE="0")
     operator.rows(
@@ -81,7 +84,7 @@ def test_a_dead_request_whose_answer_can_be_read_now_is_told_of(operator):
     )
     result = operator.type("reprocess", CDR_SYNC_SETTLE="0")
 
-    assert "Dead no more: 1 done" in result.stdout.splitlines()
+    assert "No longer dead: 1 done" in result.stdout.splitlines()
     assert operator.rows("SELECT state, last_error_kind, last_error FROM cdr_requests") == [
         ("done", None, None)
     ]
@@ -124,11 +127,11 @@ def test_it_needs_no_credentials(archived):
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "pages", "outcome"),
+    ("name", "code", "chunks", "outcome"),
     [("SIGINT", 130, 2, "interrupted"), ("SIGTERM", 143, 2, "interrupted"), ("SIGKILL", -9, 1, "abandoned")],
 )
-def test_stopped_or_killed_it_leaves_whole_pages_and_the_same_command_does_the_rest(
-    archived, name, code, pages, outcome
+def test_stopped_or_killed_it_leaves_whole_chunks_and_the_same_command_does_the_rest(
+    archived, name, code, chunks, outcome
 ):
     program = (sys.executable, "-c", SIGNALLED.format(number=int(signal.Signals[name])))
     ended = finish(archived.start("reprocess", "--json", program=program))
@@ -137,14 +140,14 @@ def test_stopped_or_killed_it_leaves_whole_pages_and_the_same_command_does_the_r
 
     assert ended.code == code
     assert "Traceback" not in ended.stderr
-    assert len(right) == 2 * pages
-    assert rest["changed"] == 5 - 2 * pages
+    assert len(right) == 2 * chunks
+    assert rest["changed"] == 5 - 2 * chunks
     assert legs(archived) == archived.true
     assert archived.rows("SELECT outcome FROM sync_runs WHERE command = 'reprocess'") == [(outcome,), ("ok",)]
 
 
 @pytest.mark.parametrize("option", ["--since", "--until"])
-def test_what_is_no_instant_is_a_mistake(operator, option):
+def test_an_invalid_time_is_wrong_usage(operator, option):
     result = operator.type("reprocess", option, "yesterday")
 
     assert result.exit_code == 2

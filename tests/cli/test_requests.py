@@ -1,4 +1,4 @@
-"""Replaying and cancelling: what a person changes about requests, and what is left alone."""
+"""`cdr-sync requests`: what retry and cancel change and skip, and what show prints."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ HISTORY = (
 )
 
 
-def told(result):
-    """The one line about a mistake."""
+def error_line(result):
+    """The one line that reports a mistake."""
     (line,) = result.stderr.splitlines()
     assert "Traceback" not in line
     return line
@@ -50,22 +50,20 @@ def one_in_each_state(operator):
 
 
 @pytest.mark.parametrize("state", ["dead", "empty", "done", "cancelled"])
-def test_a_replayed_request_is_pending_and_due_with_all_attempts_before_it_and_its_history_kept(
-    operator, state
-):
+def test_a_retried_request_is_due_with_all_its_attempts_left_and_keeps_its_history(operator, state):
     put_into(operator, state, "one")
     before = operator.rows(f"SELECT id, {HISTORY} FROM cdr_requests")  # noqa: S608
     result = operator.type("requests", "retry", "one")
 
     assert result.exit_code == 0
-    assert result.stdout == f"1 request to be replayed (1 {state})\n"
+    assert result.stdout == f"1 request will be retried (1 {state})\n"
     assert operator.rows(
         "SELECT state, attempts, finished_at, run_after <= updated_at, batch, lane FROM cdr_requests"
     ) == [("pending", 0, None, 1, None, 0)]
     assert operator.rows(f"SELECT id, {HISTORY} FROM cdr_requests") == before  # noqa: S608
 
 
-def test_what_is_pending_or_running_is_left_alone_and_said_so(one_in_each_state):
+def test_pending_and_running_requests_are_skipped_and_named(one_in_each_state):
     before = one_in_each_state.rows("SELECT * FROM cdr_requests WHERE state IN ('pending', 'running')")
     result = one_in_each_state.type("requests", "retry", *(f"{state}-1" for state in STATES))
     after = one_in_each_state.rows(
@@ -74,12 +72,12 @@ def test_what_is_pending_or_running_is_left_alone_and_said_so(one_in_each_state)
 
     assert result.exit_code == 0
     assert after == before
-    assert "4 requests to be replayed (1 cancelled, 1 dead, 1 done, 1 empty)" in result.stdout
-    assert "pending-1 of account default is pending already" in result.stdout
-    assert "running-1 of account default is running" in result.stdout
+    assert "4 requests will be retried (1 cancelled, 1 dead, 1 done, 1 empty)" in result.stdout
+    assert "Skipped: pending-1 of account default is already pending" in result.stdout
+    assert "Skipped: running-1 of account default is running" in result.stdout
 
 
-def test_a_replayed_request_is_asked_for_by_the_next_run_and_its_error_is_history_then(operator, simulator):
+def test_the_next_run_fetches_a_retried_request_and_clears_its_error(operator, simulator):
     put_into(operator, "dead", "answered-1")
     operator.type("requests", "retry", "answered-1")
     operator.type("sync")
@@ -101,7 +99,9 @@ def test_a_replayed_request_is_asked_for_by_the_next_run_and_its_error_is_histor
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_dead_ones_are_replayed_by_any_mix_of_filters_and_a_dry_run_promises_it(operator, options, replayed):
+def test_dead_requests_are_retried_by_any_mix_of_filters_and_a_dry_run_counts_the_same(
+    operator, options, replayed
+):
     operator.type("enqueue", "sold", "--account", "sales")
     put_into(operator, "dead", "slow", "broken")
     put_into(operator, "done", "done-1")
@@ -121,32 +121,32 @@ def test_dead_ones_are_replayed_by_any_mix_of_filters_and_a_dry_run_promises_it(
     assert {name for name, state in states_of(operator).items() if state == "pending"} == replayed
 
 
-def test_a_selection_of_nothing_says_so(operator):
+def test_an_empty_selection_is_reported(operator):
     result = operator.type("requests", "retry", "--all-dead")
 
     assert result.exit_code == 0
-    assert "nothing to do" in result.stdout
+    assert result.stdout == "Nothing to do: no request is selected\n"
 
 
-def test_to_retry_without_saying_what_is_a_mistake(one_in_each_state):
+def test_retry_without_a_selection_is_wrong_usage(one_in_each_state):
     result = one_in_each_state.type("requests", "retry", "--account", "default")
 
     assert result.exit_code == 2
-    assert "--all-dead" in told(result)
+    assert "--all-dead" in error_line(result)
     assert states_of(one_in_each_state) == {f"{state}-1": state for state in STATES}
 
 
 @pytest.mark.parametrize("what", ["retry", "cancel"])
-def test_an_unknown_id_is_named_and_keeps_nobody_else_out(one_in_each_state, what):
+def test_an_unknown_id_is_named_and_does_not_keep_others_out(one_in_each_state, what):
     result = one_in_each_state.type("requests", what, "unheard-of", "dead-1")
 
     assert result.exit_code == 2
-    assert "'unheard-of'" in told(result)
+    assert "'unheard-of'" in error_line(result)
     assert "1 request" in result.stdout
     assert states_of(one_in_each_state)["dead-1"] == {"retry": "pending", "cancel": "cancelled"}[what]
 
 
-def test_an_id_is_replayed_in_every_account_or_in_the_one_that_is_named(operator):
+def test_an_id_is_retried_in_every_account_or_in_the_one_named(operator):
     for account in ("default", "sales", "support"):
         operator.type("enqueue", "one", "--account", account)
     operator.rows("UPDATE cdr_requests SET state = 'dead', finished_at = updated_at")
@@ -158,19 +158,19 @@ def test_an_id_is_replayed_in_every_account_or_in_the_one_that_is_named(operator
     assert operator.states() == {"pending": 3}
 
 
-def test_thousands_of_dead_letters_are_replayed(operator):
+def test_thousands_of_dead_requests_are_retried(operator):
     operator.type("enqueue", "--from-file", "-", stdin="\n".join(f"id{n}" for n in range(2_500)))
     operator.rows("UPDATE cdr_requests SET state = 'dead', finished_at = updated_at WHERE id % 5")
     result = operator.type("requests", "retry", "--all-dead")
 
-    assert result.stdout == "2,000 requests to be replayed (2,000 dead)\n"
+    assert result.stdout == "2,000 requests will be retried (2,000 dead)\n"
     assert operator.states() == {"pending": 2_500}
 
 
 # show
 
 
-def test_the_whole_story_of_a_request_is_one_document(operator):
+def test_show_prints_all_about_a_request_as_one_document(operator):
     operator.type("enqueue", "count_mismatch-1", "--batch", "june")
     operator.type("sync")
     pending = json.loads(operator.type("requests", "show", "count_mismatch-1", "--json").stdout)
@@ -186,14 +186,14 @@ def test_the_whole_story_of_a_request_is_one_document(operator):
     assert len(done["legs"]) == 2
 
 
-def test_a_dead_request_tells_the_very_command_that_replays_it(operator):
+def test_show_prints_the_command_that_retries_a_dead_request(operator):
     put_into(operator, "dead", "one")
     shown = operator.type("requests", "show", "one").stdout
     operator.rows("UPDATE cdr_requests SET account = 'north sales'")
     elsewhere = operator.type("requests", "show", "one").stdout
 
-    assert "; `cdr-sync requests retry one` replays it\n" in shown
-    assert "; `cdr-sync requests retry one --account 'north sales'` replays it\n" in elsewhere
+    assert ". To retry: `cdr-sync requests retry one`\n" in shown
+    assert ". To retry: `cdr-sync requests retry one --account 'north sales'`\n" in elsewhere
 
 
 def test_a_leg_that_a_later_answer_lacks_is_a_finding(operator):
@@ -201,17 +201,17 @@ def test_a_leg_that_a_later_answer_lacks_is_a_finding(operator):
     operator.type("sync")
     operator.rows("UPDATE cdr_requests SET run_after = '2020-01-01 00:00:00.000000'")
     operator.type("sync")
-    story = json.loads(operator.type("requests", "show", "shrinking-1", "--json").stdout)
+    details = json.loads(operator.type("requests", "show", "shrinking-1", "--json").stdout)
 
-    assert [finding["check_name"] for finding in story["findings"]] == ["missing_leg"]
-    assert [answer["revision"] for answer in story["responses"]] == [1, 2]
+    assert [finding["check_name"] for finding in details["findings"]] == ["missing_leg"]
+    assert [answer["revision"] for answer in details["responses"]] == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("state", "comes"),
     [("pending", "first run after 2999"), ("running", "holds it until"), ("dead", "requests retry")],
 )
-def test_the_story_for_people_says_what_comes_next(one_in_each_state, state, comes):
+def test_show_says_what_comes_next(one_in_each_state, state, comes):
     shown = one_in_each_state.type("requests", "show", f"{state}-1").stdout
     lines = dict(line.split(": ", 1) for line in shown.splitlines() if ": " in line)
 
@@ -225,7 +225,7 @@ def test_the_story_for_people_says_what_comes_next(one_in_each_state, state, com
 # cancel
 
 
-def test_pending_and_dead_ones_are_cancelled_and_the_others_left_alone(one_in_each_state):
+def test_pending_and_dead_requests_are_cancelled_and_others_skipped(one_in_each_state):
     result = one_in_each_state.type("requests", "cancel", *(f"{state}-1" for state in STATES))
     states = states_of(one_in_each_state)
 
@@ -233,10 +233,10 @@ def test_pending_and_dead_ones_are_cancelled_and_the_others_left_alone(one_in_ea
     assert result.exit_code == 1
     assert "2 requests cancelled (1 dead, 1 pending)" in result.stdout
     assert "done-1 of account default is done" in result.stdout
-    assert "while a run asks for it" in told(result)
+    assert "while a run is fetching it" in error_line(result)
 
 
-def test_all_pending_ones_are_cancelled_by_account_and_batch_and_no_others(operator):
+def test_all_pending_requests_of_an_account_or_batch_are_cancelled_and_no_others(operator):
     operator.type("enqueue", "sold", "sold-too", "--account", "sales")
     operator.type("enqueue", "june-1", "--account", "sales", "--batch", "june")
     put_into(operator, "dead", "dead-1")
@@ -255,15 +255,15 @@ def test_all_pending_ones_are_cancelled_by_account_and_batch_and_no_others(opera
 @pytest.mark.parametrize(
     "words", [("--account", "default"), ("--all-pending",), ("--batch", "b")], ids=" ".join
 )
-def test_to_cancel_without_saying_what_is_a_mistake(one_in_each_state, words):
+def test_cancel_without_a_selection_is_wrong_usage(one_in_each_state, words):
     result = one_in_each_state.type("requests", "cancel", *words)
 
     assert result.exit_code == 2
-    assert "--all-pending" in told(result)
+    assert "--all-pending" in error_line(result)
     assert states_of(one_in_each_state) == {f"{state}-1": state for state in STATES}
 
 
-def test_to_cancel_twice_is_no_mistake(operator):
+def test_cancelling_twice_is_not_an_error(operator):
     operator.type("enqueue", "one")
     first, second = operator.type("requests", "cancel", "one"), operator.type("requests", "cancel", "one")
 
@@ -272,7 +272,7 @@ def test_to_cancel_twice_is_no_mistake(operator):
     assert operator.rows("SELECT state, finished_at IS NULL FROM cdr_requests") == [("cancelled", 0)]
 
 
-def test_a_cancelled_request_is_not_asked_for_until_it_is_replayed(operator, simulator):
+def test_a_cancelled_request_is_not_fetched_until_it_is_retried(operator, simulator):
     operator.type("enqueue", "answered-1")
     operator.type("requests", "cancel", "answered-1")
     operator.type("sync")
@@ -291,7 +291,7 @@ def test_a_dry_run_of_cancel_changes_nothing(one_in_each_state):
     assert states_of(one_in_each_state) == {f"{state}-1": state for state in STATES}
 
 
-def test_a_request_that_a_run_has_in_hand_is_not_cancelled_under_it(operator, simulator):
+def test_a_request_that_a_run_is_fetching_cannot_be_cancelled(operator, simulator):
     simulator.latency = 4.0
     operator.type("enqueue", "answered-1")
     process = operator.start("sync")

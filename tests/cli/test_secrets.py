@@ -16,7 +16,7 @@ FRAGMENT = 12  # characters: no output contains this much of a secret
 
 
 def forms(secret):
-    """A secret as it can stand in a text: as it is, and as JSON, Python and PHP write it."""
+    """The forms of a secret in a text: plain, and as JSON, Python and PHP escape it."""
     as_json = json.dumps(secret)[1:-1]
     return {
         secret,
@@ -28,8 +28,8 @@ def forms(secret):
     }
 
 
-def told(secret, text, length=None):
-    """Give the parts of a text in which the secret, or so many characters of it in a row, can be read."""
+def leaks(secret, text, length=None):
+    """Return the parts of a text that contain the secret, or `length` characters of it in a row."""
     found = []
     for form in forms(secret):
         size = length or len(form)
@@ -48,7 +48,7 @@ def in_php(content):
 
 LEG = api_leg()
 
-# What an API can answer that echoes what it was asked with.
+# Answers of an API that echoes the request.
 ECHOES = {
     "success": lambda q: (200, json.dumps({"code": 200, "count": 0, "cdr": [], "asked": q}).encode()),
     "a leg's unknown field": lambda q: (
@@ -94,8 +94,8 @@ ECHOES = {
 }
 
 
-def everything_told(operator):
-    """Give all that can be read after some runs, by place: every output, every column, every file's bytes."""
+def everything_readable(operator):
+    """Return everything readable after some runs, by place: outputs, columns, and the bytes of files."""
     texts = {}
     for words in (
         ("-v", "--log-format", "json", "sync", "--json"),
@@ -115,7 +115,7 @@ def everything_told(operator):
         texts[" ".join(map(str, words))] = result.output
     for table in ("cdr_requests", "call_legs", "cdr_responses", "sync_runs", "api_accounts"):
         for (column,) in operator.rows("SELECT name FROM pragma_table_info(?)", table):
-            values = operator.rows(f"SELECT CAST({column} AS TEXT) FROM {table}")  # noqa: S608 (our own words)
+            values = operator.rows(f"SELECT CAST({column} AS TEXT) FROM {table}")  # noqa: S608 (fixed names)
             texts[f"{table}.{column}"] = "\n".join(value for (value,) in values if value)
     files = (file for file in operator.home.rglob("*") if file.is_file())
     return texts | {file.name: file.read_bytes().decode(errors="replace") for file in files}
@@ -127,9 +127,9 @@ def test_a_secret_that_the_api_echoes_appears_nowhere(operator, answering, echo,
     operator.environment |= {"PIOPIY_SECRET": secret, "CDR_SYNC_API_URL": answering(ECHOES[echo])}
     operator.environment["CDR_SYNC_TRIES"] = "1"
     operator.type("enqueue", *(f"id{number}" for number in range(6)))
-    texts = everything_told(operator)
+    texts = everything_readable(operator)
 
-    assert [place for place, text in texts.items() if told(secret, text)] == []
+    assert [place for place, text in texts.items() if leaks(secret, text)] == []
 
 
 @pytest.mark.parametrize("echo", ["HTTP 500 in text", "HTTP 400 in text", "no JSON", "a message that is cut"])
@@ -137,18 +137,18 @@ def test_not_even_the_beginning_of_a_secret_appears(operator, answering, echo):
     operator.environment |= {"PIOPIY_SECRET": SECRET, "CDR_SYNC_API_URL": answering(ECHOES[echo])}
     operator.environment["CDR_SYNC_TRIES"] = "1"
     operator.type("enqueue", *(f"id{number}" for number in range(6)))
-    texts = everything_told(operator)
+    texts = everything_readable(operator)
 
-    assert [place for place, text in texts.items() if told(SECRET, text, FRAGMENT)] == []
+    assert [place for place, text in texts.items() if leaks(SECRET, text, FRAGMENT)] == []
 
 
 def test_a_successful_run_does_not_reveal_the_secret(operator, simulator):
     simulator.secret = operator.environment["PIOPIY_SECRET"] = SECRET
     operator.type("enqueue", "answered-1", "malformed_money-1", "rejected-1", "id0")
-    texts = everything_told(operator)
+    texts = everything_readable(operator)
 
     assert simulator.total_calls
-    assert [place for place, text in texts.items() if told(SECRET, text, FRAGMENT)] == []
+    assert [place for place, text in texts.items() if leaks(SECRET, text, FRAGMENT)] == []
 
 
 @pytest.mark.parametrize("table", ["call_legs", "cdr_responses", "cdr_requests"])
@@ -161,7 +161,7 @@ def test_a_crash_reports_its_position_but_no_values(operator, simulator, table):
     finished = operator.run("-v", "sync")
 
     assert finished.code == 1
-    assert told(SECRET, finished.all, FRAGMENT) == []
+    assert leaks(SECRET, finished.all, FRAGMENT) == []
     assert "answered-1" not in finished.all
     assert "etl/" in finished.stderr
 
@@ -171,7 +171,7 @@ def test_a_secret_that_http_cannot_send_is_not_a_crash(operator):
     operator.type("enqueue", "answered-1")
     finished = operator.run("sync")
 
-    assert told(SECRET, finished.all, FRAGMENT) == []
+    assert leaks(SECRET, finished.all, FRAGMENT) == []
     assert "Traceback" not in finished.all
 
 
@@ -196,7 +196,7 @@ def test_wrong_settings_are_reported_without_the_secret(operator, settings, word
     result = operator.type(*words, **settings)
 
     assert result.exit_code in (69, 78) or "PING" in str(settings)
-    assert told(SECRET, result.output, FRAGMENT) == []
+    assert leaks(SECRET, result.output, FRAGMENT) == []
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_secret_in_the_wrong_place_of_the_file_is_not_quoted(operator, line):
     result = operator.type("--config", file, "sync")
 
     assert result.exit_code == 78
-    assert told(SECRET, result.output, FRAGMENT) == []
+    assert leaks(SECRET, result.output, FRAGMENT) == []
 
 
 def test_a_secret_file_is_read_without_its_line_end_and_named_if_it_cannot_be_read(operator, simulator):
@@ -244,4 +244,4 @@ def test_the_process_list_shows_no_secret(operator, simulator):
         shown = file.read().decode()
     finish(process)
 
-    assert told(SECRET, shown) == []
+    assert leaks(SECRET, shown) == []

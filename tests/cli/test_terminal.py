@@ -72,7 +72,7 @@ def test_a_backfill_shows_a_bar_with_speed_and_eta_and_says_how_to_resume(operat
     assert terminal.code == 0
     assert re.search(rf"backfill ━+.* \d+/{count} +\d+/s +\d+:\d\d", terminal.text)
     assert f"{count}/{count}" in terminal.text
-    assert "`cdr-sync backfill --resume july` goes on" in terminal.text
+    assert "To resume after an interruption: `cdr-sync backfill --resume july`" in terminal.text
     assert claims == count == sum(outcomes)
     assert '"event"' not in terminal.text
 
@@ -84,8 +84,8 @@ def test_reprocess_shows_its_progress_and_a_summary(operator, at_terminal):
     terminal = at_terminal("reprocess").finish()
 
     assert terminal.code == 0
-    assert "reprocess: 1 read again, 0 changed" in terminal.text
-    assert "Run 2: of 1 request with an archived answer, 0 changed" in terminal.lines
+    assert "reprocess: 1 request read, 0 changed" in terminal.text
+    assert "Run 2: 1 request with an archived answer, 0 changed" in terminal.lines
 
 
 @pytest.mark.usefixtures("operator")
@@ -102,7 +102,7 @@ def test_a_run_for_an_unknown_label_says_so(operator, at_terminal):
     terminal = at_terminal("sync", "--batch", "octobre").finish()
 
     assert terminal.code == 0
-    assert "No request has the label 'octobre': did you mean 'october'?" in terminal.text
+    assert "No request has the label 'octobre'. Did you mean 'october'?" in terminal.text
 
 
 def test_the_bar_counts_only_requests_that_this_run_can_fetch(operator, at_terminal):

@@ -52,7 +52,7 @@ def test_a_path_in_place_of_a_url_is_answered_with_the_right_url(new_operator, p
     monkeypatch.chdir(new_operator.home)
     path = f"{new_operator.home}{path}" if path.startswith("/") else path
     result = new_operator.type("--database-url", path, "status")
-    meant = mistake(result).partition("did you mean ")[2].removesuffix("?")
+    meant = mistake(result).partition("Did you mean ")[2].removesuffix("?")
 
     assert result.exit_code == 78
     assert meant == f"sqlite:///{new_operator.home / path}"
@@ -63,7 +63,7 @@ def test_a_path_in_an_unknown_home_folder_is_not_a_valid_url(operator):
     result = operator.type("--database-url", "~nobody-here/x.db", "status")
 
     assert result.exit_code == 78
-    assert "database_url is no URL" in mistake(result)
+    assert "database_url is not a valid URL" in mistake(result)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_the_same_ids_enqueued_by_two_processes_at_once_are_there_once(site, tmp
 
 @pytest.mark.databases("postgresql", "mariadb")
 def test_negative_control_without_its_last_words_the_slower_of_two_fails(site, monkeypatch):
-    monkeypatch.setattr(enqueueing, "unless_known_sql", lambda *_: "")
+    monkeypatch.setattr(enqueueing, "on_conflict_sql", lambda *_: "")
     enqueueing._enqueue_statement.cache_clear()
     errors = []
 

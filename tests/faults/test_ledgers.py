@@ -45,8 +45,8 @@ def test_a_run_that_is_miscounted_by_one_is_found(site, name, by):
 def test_a_count_that_the_product_forgets_is_found(site, monkeypatch, count):
     honest = runs.count_run
 
-    def forgetful(connection, run_id, counts, *, turn):
-        honest(connection, run_id, {**counts, count: 0}, turn=turn)
+    def forgetful(connection, run_id, counts, *, transaction):
+        honest(connection, run_id, {**counts, count: 0}, transaction=transaction)
 
     monkeypatch.setattr(runs, "count_run", forgetful)
     site.fill(3)

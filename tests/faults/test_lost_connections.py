@@ -66,7 +66,7 @@ def test_a_commit_whose_reply_is_lost_is_known_to_have_happened(site_behind_prox
 def test_negative_control_a_run_that_does_not_look_whether_it_committed_forgets_what_it_claimed(
     site_behind_proxy, proxy, monkeypatch
 ):
-    monkeypatch.setattr("etl.db.runs.last_turn", lambda _connection, _run_id: 0)
+    monkeypatch.setattr("etl.db.runs.last_transaction", lambda _connection, _run_id: 0)
     site = site_behind_proxy
     site.fill(40)
     site.simulator.latency = 0.02

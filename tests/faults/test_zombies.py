@@ -70,7 +70,7 @@ def test_negative_control_without_the_fence_a_zombie_overwrites_what_others_sett
     zombies = frozen(database, queue, *WAYS)
     SINCE["settled by another"](queue)
     before = database.rows(cdr_requests)
-    monkeypatch.setattr(settling, "hold_claims", unguarded.hold_everything)
+    monkeypatch.setattr(settling, "fence", unguarded.hold_everything)
     taken_out = unguarded.take_out(database.engine, unguarded.NO_FENCE)
     counts = queue.settle(*(way(zombie) for zombie, way in zip(zombies, EVERY_WAY, strict=True)))
     after = database.rows(cdr_requests)

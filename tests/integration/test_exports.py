@@ -233,7 +233,7 @@ def test_columns_that_cannot_be_null_are_marked_so():
 NUMBERS = {
     "sqlite": "WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s LIMIT {many}) SELECT n FROM s",
     "postgresql": "SELECT n FROM generate_series(1, {many}) AS s (n)",
-    "mariadb": "SELECT seq AS n FROM seq_1_to_{many}",
+    "mysql": "SELECT seq AS n FROM seq_1_to_{many}",
 }
 FILL = """
 INSERT INTO call_legs

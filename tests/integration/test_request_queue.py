@@ -151,16 +151,16 @@ def test_every_claim_has_a_token_of_its_own(database, claim, settled):
     assert first.token != second.token
 
 
-def test_what_its_worker_did_not_outlive_twice_is_claimed_alone(database, engine):
+def test_a_request_whose_workers_died_twice_is_claimed_alone(database, engine):
     queue = Queue(engine)
     database.enqueue("one", "two", "three")
     database.change("one", "two", reclaims=2)
 
     assert names(queue.claim()) == ["three"]
     assert names(queue.claim()) == []
-    assert names(queue.claim_suspect()) == ["one"]
-    assert names(queue.claim_suspect()) == ["two"]
-    assert queue.claim_suspect() == []
+    assert names(queue.claim_poison()) == ["one"]
+    assert names(queue.claim_poison()) == ["two"]
+    assert queue.claim_poison() == []
 
 
 # --- Enqueueing --------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_a_request_whose_lease_ran_out_is_due_again_and_the_reclaim_is_counted(d
 def test_a_request_that_kills_its_worker_every_time_ends_as_dead(database, engine, claim, reap):
     database.enqueue("one")
     dead = []
-    for claim_it in (claim, claim, Queue(engine).claim_suspect):
+    for claim_it in (claim, claim, Queue(engine).claim_poison):
         claim_it()
         expire(database, "one")
         dead.append(reap(max_attempts=3))

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 
 from etl.db.engine import reading, require_current_schema
-from etl.db.errors import told
+from etl.db.errors import user_error
 from etl.db.schema import check, downgrade, upgrade
 from etl.errors import DatabaseUnavailableError, SchemaError
 
@@ -119,7 +119,7 @@ def test_a_connection_lost_in_an_upgrade_is_reported_and_the_next_upgrade_comple
     with pytest.raises(exc.DBAPIError) as caught:
         upgrade(unmigrated_engine)
 
-    assert isinstance(told(caught.value), DatabaseUnavailableError)
+    assert isinstance(user_error(caught.value), DatabaseUnavailableError)
     upgrade(unmigrated_engine)
     check(unmigrated_engine)
 

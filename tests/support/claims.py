@@ -7,7 +7,7 @@ from datetime import timedelta
 from etl.cdr.answers import read_answer
 from etl.cdr.outcomes import WaitingRules
 from etl.cdr.parsing import parse_legs
-from etl.db.queue import Claimant, claim_requests, claim_suspect, reap_expired
+from etl.db.queue import Claimant, claim_poison, claim_requests, reap_expired
 from etl.errors import ServerError
 from etl.sync.fetching import Answered, Failed, NotAsked, Timing
 from etl.sync.settle import settle
@@ -44,9 +44,9 @@ class Queue:
         with self.engine.begin() as connection:
             return claim_in(connection, **wanted)
 
-    def claim_suspect(self):
+    def claim_poison(self):
         with self.engine.begin() as connection:
-            return claim_suspect(connection, "default", Claimant("a worker", 1, LEASE))
+            return claim_poison(connection, "default", Claimant("a worker", 1, LEASE))
 
     def reap(self, max_attempts=8):
         with self.engine.begin() as connection:

@@ -11,7 +11,7 @@ from collections import Counter
 from sqlalchemy import Engine, event
 
 from etl.cli.main import main
-from etl.db.queue import Held, hold_claims
+from etl.db.queue import Fenced, fence
 from etl.sync import settle as settling
 
 # Words of statements, and their replacement without the guard.
@@ -46,12 +46,12 @@ def take_out(target, words):
 
 def hold_everything(connection, claims):
     """Treat every claim as still held."""
-    return Held(hold_claims(connection, claims).now, set(claims), set())
+    return Fenced(fence(connection, claims).now, set(claims), set())
 
 
 def take_out_fence():
     """Let this process write even what it no longer holds."""
-    settling.hold_claims = hold_everything
+    settling.fence = hold_everything
     take_out(Engine, NO_FENCE)
 
 

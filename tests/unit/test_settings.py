@@ -258,7 +258,7 @@ def test_everything_that_is_wrong_is_named_at_once(problems):
         default_region="India",
     )
 
-    for told in (
+    for words in (
         "cdr-sync.toml: workers",
         "cdr-sync.toml: tries",
         "wrokers",
@@ -271,7 +271,7 @@ def test_everything_that_is_wrong_is_named_at_once(problems):
         "--rate-limit",
         "--default-region",
     ):
-        assert [line for line in lines if told in line], told
+        assert [line for line in lines if words in line], words
 
 
 @pytest.mark.parametrize(
@@ -332,10 +332,10 @@ def test_a_wrong_value_is_reported_with_the_values_that_are_accepted(problems, l
 
 def test_an_unknown_setting_is_reported_with_a_similar_one(problems):
     lines = problems("wrokers = 4", "zzz = 5", "[account.sales]", "app_id = 1", "[accounts.x]", "appid = 1")
-    told = [line.partition("there is no setting ")[2] for line in lines]
+    words = [line.partition("there is no setting ")[2] for line in lines]
 
-    assert {"'wrokers'. Did you mean workers?", "'zzz'", "'account'. Did you mean accounts?"} < set(told)
-    assert "'appid'. Did you mean app_id?" in told
+    assert {"'wrokers'. Did you mean workers?", "'zzz'", "'account'. Did you mean accounts?"} < set(words)
+    assert "'appid'. Did you mean app_id?" in words
 
 
 def test_an_unknown_variable_is_reported_with_a_similar_one():
@@ -443,7 +443,7 @@ def test_more_accounts_come_from_tables(load, secret_file):
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "words"),
     [
         ({"PIOPIY_APP_ID": "1"}, "has no secret"),
         ({"PIOPIY_SECRET": SECRET}, "app_id"),
@@ -455,15 +455,15 @@ def test_more_accounts_come_from_tables(load, secret_file):
         ({"PIOPIY_APP_ID": "1", "PIOPIY_SECRET_FILE": "~nobody-here/x"}, "~nobody-here/x cannot be read"),
     ],
 )
-def test_an_incomplete_account_is_an_error(problems, environment, told):
+def test_an_incomplete_account_is_an_error(problems, environment, words):
     (problem,) = problems(environment=environment)
 
     assert "account 'default'" in problem
-    assert told in problem
+    assert words in problem
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "words"),
     [
         (['secret_env = "NOT_SET"', "app_id = 1"], "NOT_SET is empty or not set"),
         (["app_id = 1"], "has no secret"),
@@ -473,11 +473,11 @@ def test_an_incomplete_account_is_an_error(problems, environment, told):
         (["app_id = 1", 'secret_env = "SET"', "appid = 1"], "appid"),
     ],
 )
-def test_a_wrong_account_table_is_named(problems, lines, told):
+def test_a_wrong_account_table_is_named(problems, lines, words):
     (problem,) = problems("[accounts.sales]", *lines, environment={"SET": SECRET})
 
     assert "account 'sales'" in problem
-    assert told in problem
+    assert words in problem
 
 
 def test_every_unknown_setting_of_an_account_is_named(problems):
@@ -502,17 +502,17 @@ def test_accounts_must_be_tables(problems, line):
 def test_an_empty_or_unreadable_secret_file_is_an_error(problems, tmp_path):
     (tmp_path / "empty").write_text(" \n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for name, told in (("empty", "is empty"), ("binary", "cannot be read"), ("", "cannot be read")):
+    for name, words in (("empty", "is empty"), ("binary", "cannot be read"), ("", "cannot be read")):
         environment = {"PIOPIY_APP_ID": "1", "PIOPIY_SECRET_FILE": str(tmp_path / name)}
         (problem,) = problems(environment=environment)
-        assert told in problem
+        assert words in problem
 
 
 def test_a_secret_in_the_toml_file_is_rejected_and_not_quoted(problems):
-    told = problems("[accounts.sales]", "app_id = 1", f'secret = "{SECRET}"')
+    words = problems("[accounts.sales]", "app_id = 1", f'secret = "{SECRET}"')
 
-    assert "a secret must not be in this file" in " ".join(told)
-    assert SECRET not in " ".join(told)
+    assert "a secret must not be in this file" in " ".join(words)
+    assert SECRET not in " ".join(words)
 
 
 def test_no_message_repeats_a_secret_or_a_password(problems, secret_file):

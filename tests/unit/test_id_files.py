@@ -1,4 +1,4 @@
-"""Lists of request IDs as people have them: one a line, CSV, JSON lines; read as a stream."""
+"""Files of request IDs: one per line, CSV, or JSON lines, read as a stream."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import tracemalloc
 import pytest
 
 from etl.errors import UsageError
-from etl.request_lists import check_request_id, read_request_ids
+from etl.id_files import RequestIds, check_request_id, read_request_ids
 
 SAMPLE = "8DI2mXpy2K7qPI2Wi919AKS5LlzNEJKy7kb2Vg3IN9h"
 
 
 def read(text: str) -> list[tuple[int, str]]:
-    """The lines and IDs of a list in which nothing is wrong."""
+    """The line numbers and IDs of a file in which nothing is wrong."""
     entries = list(read_request_ids(text.splitlines(keepends=True)))
     assert [entry.problem for entry in entries] == [None] * len(entries)
     return [(entry.line, entry.request_id) for entry in entries]
@@ -26,16 +26,16 @@ def ids(text: str) -> list[str]:
 
 
 def split(text: str) -> tuple[list[tuple[int, str]], list[int]]:
-    """What is good, with its line; and the lines in which something is wrong."""
+    """The valid IDs with their lines, and the lines of the invalid ones."""
     entries = list(read_request_ids(text.splitlines(keepends=True)))
     good = [(entry.line, entry.request_id) for entry in entries if entry.problem is None]
     return good, [entry.line for entry in entries if entry.problem is not None]
 
 
-# --- One a line --------------------------------------------------------------------------------------
+# --- One per line --------------------------------------------------------------------------------------
 
 
-def test_one_id_a_line():
+def test_a_line_holds_one_id():
     assert read(f"{SAMPLE}\nb\nC\n") == [(1, SAMPLE), (2, "b"), (3, "C")]
 
 
@@ -44,32 +44,32 @@ def test_case_is_kept():
 
 
 @pytest.mark.parametrize("text", ["", "\n", "  \n\t\r\n", "\ufeff", "\ufeff\n\n"])
-def test_an_empty_list_has_no_ids(text):
+def test_an_empty_file_has_no_ids(text):
     assert read(text) == []
 
 
-def test_the_last_line_needs_no_end():
+def test_the_last_line_needs_no_line_end():
     assert ids("a\nb") == ["a", "b"]
 
 
-def test_blank_lines_do_not_count_and_keep_the_numbers_right():
+def test_blank_lines_are_skipped_and_the_line_numbers_stay_right():
     assert read("\n  \na\n\n\t\nb\n\n") == [(3, "a"), (6, "b")]
 
 
-def test_a_tab_behind_the_first_id_makes_no_table_of_a_list():
+def test_a_tab_after_the_first_id_does_not_make_a_table():
     assert ids("a\t\nb\t\n") == ["a", "b"]
     assert ids("request_id\t\na\tx\n") == ["a"]
 
 
-def test_spaces_around_an_id_are_taken_off():
+def test_blanks_around_an_id_are_removed():
     assert ids("  a  \n\tb\t\n") == ["a", "b"]
 
 
-def test_line_ends_of_windows_and_a_byte_order_mark_do_not_matter():
+def test_windows_line_ends_and_a_byte_order_mark_do_not_matter():
     assert read("\ufeffa\r\nb\r\n\r\nc\r\n") == [(1, "a"), (2, "b"), (4, "c")]
 
 
-def test_ids_may_have_any_printable_character():
+def test_ids_may_have_any_printable_character_outside_the_formats():
     assert ids("आईडी\nidentité-1\n209_1111113\nid:1/2?x=é\n") == [
         "आईडी",
         "identité-1",
@@ -81,11 +81,11 @@ def test_ids_may_have_any_printable_character():
 @pytest.mark.parametrize(
     "wrong", ["two words", "a\x00b", "a\x07b", "a\ufffdb", "a\u200bb", "a\u00a0b", "x" * 256]
 )
-def test_what_cannot_be_an_id_is_named_with_its_line(wrong):
+def test_an_invalid_id_is_reported_with_its_line(wrong):
     assert split(f"a\n\n{wrong}\nb\n") == ([(1, "a"), (4, "b")], [3])
 
 
-def test_an_id_has_up_to_255_characters():
+def test_an_id_has_1_to_255_characters():
     assert check_request_id(1, "é" * 255).problem is None
     assert check_request_id(1, "é" * 256).problem == "is longer than 255 characters"
     assert check_request_id(7, "").problem == "is empty"
@@ -106,19 +106,19 @@ def test_the_column_may_stand_anywhere(delimiter, column):
     assert read(line("request_id") + line("a") + line(" b ")) == [(2, "a"), (3, "b")]
 
 
-def test_a_column_without_a_name_is_one_too():
+def test_a_column_may_have_an_empty_name():
     assert read("\trequest_id\nx\ta\n") == [(2, "a")]
 
 
-def test_a_first_line_longer_than_any_header_is_named_as_what_it_is():
+def test_a_first_line_longer_than_any_header_is_an_invalid_id():
     assert split("x" * 1_000_000 + "\nb\n") == ([(2, "b")], [1])
 
 
-def test_another_sign_in_the_header_is_no_end_of_a_column():
+def test_another_delimiter_inside_a_header_does_not_split_its_columns():
     assert read("request_id;this, that and more\na;x\n") == [(2, "a")]
 
 
-def test_one_column_is_csv_too():
+def test_csv_may_have_one_column():
     assert read("request_id\na\nb\n") == [(2, "a"), (3, "b")]
 
 
@@ -133,26 +133,26 @@ def test_values_may_be_quoted_and_hold_delimiters_and_quotes():
     assert ids('name,request_id\n"Lee, Ann","a"\n"say ""hi""",b\n') == ["a", "b"]
 
 
-def test_a_quoted_value_over_two_lines_leaves_the_numbers_right():
+def test_line_numbers_stay_right_after_a_quoted_value_of_two_lines():
     good, wrong = split('request_id,note\na,"one\ntwo"\nb c,x\nd,y\n')
 
     assert [request_id for _, request_id in good] == ["a", "d"]
     assert (good[-1], wrong) == ((5, "d"), [4])
 
 
-def test_csv_as_a_spreadsheet_of_windows_writes_it():
+def test_csv_is_read_as_a_windows_spreadsheet_writes_it():
     assert read("\ufeffrequest_id;name\r\na;Ann\r\n\r\nb;Bob\r\n") == [(2, "a"), (4, "b")]
 
 
-def test_blank_lines_in_csv_do_not_count():
+def test_blank_lines_in_csv_are_skipped():
     assert read("\nrequest_id,name\n\na,Ann\n   \nb,Bob\n\n") == [(4, "a"), (6, "b")]
 
 
-def test_a_row_without_an_id_is_named_with_its_line():
+def test_a_row_without_an_id_is_reported_with_its_line():
     assert split("name,request_id\nAnn,a\nBob\nCid,\nDee,d e\nEve,e\n") == ([(2, "a"), (6, "e")], [3, 4, 5])
 
 
-def test_one_broken_row_costs_no_other():
+def test_a_broken_row_does_not_cost_the_other_rows():
     good, wrong = split(f"request_id,note\na,x\nb,{'y' * 200_000}\nc,z\nd,z\n")
 
     assert [request_id for _, request_id in good if request_id != "b"] == ["a", "c", "d"]
@@ -172,41 +172,41 @@ def test_one_broken_row_costs_no_other():
         (f"{SAMPLE}\t2026-10-01", f"'{SAMPLE[:40]}', '2026-10-01'"),
     ],
 )
-def test_a_table_without_the_column_is_not_taken_for_ids(head, named):
+def test_a_table_without_the_column_is_refused(head, named):
     with pytest.raises(UsageError) as refused:
         list(read_request_ids(["\n", f"{head}\n", "c\n"]))
 
-    assert str(refused.value).startswith(f"line 2 has the columns {named}, and none is called 'request_id': ")
+    assert str(refused.value).startswith(f"Line 2 has the columns {named}, and none is 'request_id'. ")
     assert "JSON lines" in str(refused.value)
 
 
 @pytest.mark.parametrize(
     "first", ["idea", "id-1", "grid", "request-1", "answeredid1", SAMPLE, SAMPLE[:41] + "id"]
 )
-def test_an_id_in_the_first_line_is_no_header(first):
+def test_an_id_on_the_first_line_is_not_taken_for_a_header(first):
     assert read(f"{first}\nb\n") == [(1, first), (2, "b")]
 
 
 @pytest.mark.parametrize(
     "text", ['["a", "b"]', '[{"request_id": "a"}]', "  [\n", '{\n  "request_id": "a"\n}']
 )
-def test_a_json_document_of_many_lines_is_refused_with_what_is_accepted(text):
-    with pytest.raises(UsageError, match=r"line 1 begins a JSON document .*JSON lines \(one object a line\)"):
+def test_a_json_document_of_several_lines_is_refused_with_the_accepted_formats(text):
+    with pytest.raises(UsageError, match=r"Line 1 starts a JSON document .*\(one object per line\)"):
         list(read_request_ids(text.splitlines(keepends=True)))
 
 
 @pytest.mark.parametrize(
     "content", ["request_id\r\na\r\n".encode("utf-16"), b"PK\x03\x04\x14\x08\n", b"\x00\n"]
 )
-def test_a_file_of_another_kind_is_refused_with_what_to_do(content):
-    with pytest.raises(UsageError, match="line 1 is not text in UTF-8: save a spreadsheet as CSV, in UTF-8"):
+def test_a_binary_file_is_refused_with_the_remedy(content):
+    with pytest.raises(UsageError, match=r"Line 1 is not UTF-8 text\. Save a spreadsheet as CSV in UTF-8"):
         list(read_request_ids(content.decode(errors="replace").splitlines(keepends=True)))
 
 
 # --- JSON lines --------------------------------------------------------------------------------------
 
 
-def test_the_id_stands_at_the_top_or_in_data():
+def test_the_id_is_at_the_top_level_or_in_data():
     lines = [
         {"request_id": "a", "code": 200},
         {"data": {"request_id": "b"}},
@@ -216,7 +216,7 @@ def test_the_id_stands_at_the_top_or_in_data():
     assert read("\n".join(map(json.dumps, lines))) == [(1, "a"), (2, "b"), (3, "c")]
 
 
-def test_the_top_comes_first():
+def test_the_top_level_comes_first():
     assert ids('{"data":{"request_id":"b"},"request_id":"a"}\n') == ["a"]
 
 
@@ -254,7 +254,7 @@ def test_characters_may_be_escaped():
     ],
     ids=lambda wrong: wrong[:30],
 )
-def test_a_wrong_line_is_named_and_costs_no_other(wrong):
+def test_an_invalid_line_is_reported_and_does_not_cost_the_others(wrong):
     good, lines = split(f'{{"request_id":"a"}}\n\n{wrong}\n{{"request_id":"c"}}\n')
 
     assert (good, lines) == ([(1, "a"), (4, "c")], [3])
@@ -270,7 +270,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize(("head", "line"), FORMS.values(), ids=FORMS)
-def test_no_more_is_read_than_is_asked_for(head, line):
+def test_no_more_lines_are_read_than_ids_are_taken(head, line):
     endless = itertools.chain(head, (line.format(number) for number in itertools.count()))
     consumed = itertools.count()
     entries = read_request_ids(text for text, _ in zip(endless, consumed, strict=False))
@@ -281,7 +281,7 @@ def test_no_more_is_read_than_is_asked_for(head, line):
 
 
 @pytest.mark.parametrize(("head", "line"), FORMS.values(), ids=FORMS)
-def test_memory_stays_flat_over_a_long_list(head, line):
+def test_memory_stays_flat_over_a_long_file(head, line):
     lines = itertools.chain(head, (line.format(number) for number in range(10_000)))
     tracemalloc.start()
     try:
@@ -298,3 +298,39 @@ def test_a_million_lines_are_read():
     entries = read_request_ids(f"id-{number}\n" for number in range(1_000_000))
 
     assert sum(entry.problem is None for entry in entries) == 1_000_000
+
+
+# --- The IDs given to a command ----------------------------------------------------------------------
+
+
+def test_arguments_come_before_the_file_and_invalid_ones_are_reported_and_counted(tmp_path):
+    (tmp_path / "ids.txt").write_text("c\nd e\n")
+    reports = []
+    given = RequestIds(["a", "b b", " c "], str(tmp_path / "ids.txt"), report=reports.append)
+
+    assert list(given) == ["a", "c", "c"]
+    assert (given.valid, given.invalid) == (3, 2)
+    assert reports == [
+        "argument 2 has characters that no request ID has: 'b b'",
+        "line 2 has characters that no request ID has: 'd e'",
+    ]
+    given.require_any()
+
+
+def test_only_the_first_invalid_entries_are_reported_one_by_one():
+    reports = []
+    given = RequestIds(["b b"] * 1_025, None, report=reports.append)
+
+    assert list(given) == []
+    assert len(reports) == 21
+    assert reports[-1] == "… and 1,005 more"
+    with pytest.raises(UsageError, match="None of the entries is a valid request ID"):
+        given.require_any()
+
+
+def test_a_wrong_file_is_refused_before_any_id_is_taken(tmp_path):
+    (tmp_path / "ids.csv").write_text("call_id,name\n1,Ann\n")
+    with pytest.raises(UsageError, match="Line 1 has the columns"):
+        RequestIds(["a"] * 2_000, str(tmp_path / "ids.csv"), report=print)
+    with pytest.raises(UsageError, match=r"Cannot read .*nowhere"):
+        RequestIds(["a"], str(tmp_path / "nowhere"), report=print)

@@ -1,4 +1,4 @@
-"""Legs derived again from the archive: what it changes, what it leaves alone, what it does beside a run."""
+"""Deriving legs again from the archive: what it changes, what it skips, and how it behaves beside a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.builders import api_body as body_of
 from support.builders import api_leg
 from support.claims import RULES, claim_in
 
-from etl import reprocess as reprocessing
+from etl import reprocess
 from etl.db.archive import Span
 from etl.db.engine import open_engine
 from etl.db.figures import queue_figures
@@ -71,21 +71,26 @@ class Archive:
     def legs(self, request_id="one"):
         return self.database.rows(call_legs, request_id=request_id)
 
-    def work(self, region="IN", span=None, *, stop=None, settle=0, on_page=lambda _: None):
+    def work(self, region="IN", span=None, *, stop=None, settle=0, on_chunk=lambda _: None, chunk=3):
         settings = Settings(default_region=region, settle=timedelta(seconds=settle))
         return Reprocessing(
-            self.database.engine, settings, span or Span(), stop=stop or Stop(), on_page=on_page
+            self.database.engine,
+            settings,
+            span or Span(),
+            stop=stop or Stop(),
+            on_chunk=on_chunk,
+            chunk=chunk,
         )
 
     def reprocess(self, *arguments, **options):
-        """Do it, after a dry run that must promise what comes; a second time there is nothing left to do."""
+        """Apply, after a preview that must count the same; a second time there is nothing left to do."""
         before = self.everything()
-        foreseen = self.work(*arguments, **options).foresee()
+        previewed = self.work(*arguments, **options).preview()
         assert self.everything() == before
-        result = self.work(*arguments, **options).carry_out()
-        assert (foreseen.counts, foreseen.left) == (result.counts, result.left)
+        result = self.work(*arguments, **options).apply()
+        assert (previewed.counts, previewed.skipped) == (result.counts, result.skipped)
         after = self.everything()
-        again = self.work(*arguments, **options).carry_out()
+        again = self.work(*arguments, **options).apply()
         assert again.counts["changed"] == 0
         assert self.everything() == after
         return result
@@ -110,21 +115,14 @@ def archive(database):
             connection.execute(delete(table))
 
 
-@pytest.fixture
-def small_pages(monkeypatch):
-    monkeypatch.setattr(reprocessing, "PAGE", 3)
-    monkeypatch.setattr(reprocessing, "_BODIES", 2)
-
-
-@pytest.mark.usefixtures("small_pages")
-def test_another_region_reaches_what_is_stored_page_by_page_and_nothing_else(archive):
+def test_another_region_changes_the_stored_numbers_chunk_by_chunk_and_nothing_else(archive):
     for number in range(7):
         archive.receive(f"id {number}", body_of(LEG, B_LEG))
-    pages = []
-    result = archive.work("GB", on_page=lambda total: pages.append(total.counts["requests"])).carry_out()
+    totals = []
+    result = archive.work("GB", on_chunk=lambda total: totals.append(total.counts["requests"])).apply()
     legs = archive.database.rows(call_legs)
 
-    assert pages == [3, 6, 7]
+    assert totals == [3, 6, 7]
     assert {name: count for name, count in result.counts.items() if count} == {
         "requests": 7,
         "changed": 7,
@@ -137,7 +135,7 @@ def test_another_region_reaches_what_is_stored_page_by_page_and_nothing_else(arc
     }
 
 
-def test_what_was_altered_by_hand_is_as_the_answer_says_and_a_second_time_changes_nothing(archive):
+def test_rows_altered_by_hand_are_restored_from_the_answer(archive):
     archive.receive("one", body_of(LEG, B_LEG))
     archive.receive("lost", body_of(LEG))
     archive.receive("same", body_of(LEG))
@@ -158,7 +156,7 @@ def test_what_was_altered_by_hand_is_as_the_answer_says_and_a_second_time_change
     assert archive.database.request("one")["leg_count"] == 2
 
 
-def test_a_changed_leg_gains_a_revision_and_a_leg_that_is_there_again_does_not(archive):
+def test_a_changed_leg_gets_a_new_revision_and_a_leg_that_is_back_does_not(archive):
     archive.receive("one", body_of(LEG))
     archive.receive("two", body_of(LEG))
     archive.change(call_legs, "one", rate=9)
@@ -198,7 +196,7 @@ def test_the_time_of_the_latest_answer_is_half_open_to_the_microsecond(archive):
     assert changed == {"first", "last"}
 
 
-def test_of_several_accounts_one_can_be_meant_and_an_id_of_another_is_left_alone(archive):
+def test_one_of_several_accounts_can_be_selected(archive):
     archive.receive("one", body_of(B_LEG))
     with archive.database.engine.begin() as connection:
         for table in (cdr_requests, call_legs, cdr_responses):
@@ -213,7 +211,7 @@ def test_of_several_accounts_one_can_be_meant_and_an_id_of_another_is_left_alone
     assert (others.counts["requests"], others.counts["changed"]) == (2, 1)
 
 
-def test_a_request_that_is_not_in_the_queue_any_more_has_legs_all_the_same(archive):
+def test_legs_of_a_request_that_was_removed_from_the_queue_are_derived_too(archive):
     archive.receive("one", body_of(B_LEG))
     with archive.database.engine.begin() as connection:
         connection.execute(delete(cdr_requests))
@@ -236,7 +234,7 @@ def test_a_request_that_is_not_in_the_queue_any_more_has_legs_all_the_same(archi
     ],
     ids=["final", "without legs", "count disagrees", "not final when it came"],
 )
-def test_a_request_that_died_of_an_answer_that_can_be_read_now_is_settled_by_it(
+def test_a_request_that_is_dead_because_of_an_unreadable_answer_is_settled_once_it_can_be_read(
     archive, body, state, counted, settle
 ):
     archive.receive("one", body_of(WRONG))
@@ -253,7 +251,7 @@ def test_a_request_that_died_of_an_answer_that_can_be_read_now_is_settled_by_it(
     assert (result.counts[counted], result.counts["changed"]) == (1, 1)
 
 
-def test_what_is_to_be_asked_for_again_is_due_at_once_with_all_attempts_before_it(archive):
+def test_a_request_to_be_fetched_again_is_due_at_once_with_all_its_attempts_left(archive):
     archive.receive("one", body_of(WRONG))
     archive.put_right("one", body_of(LEG, count=2))
     archive.database.change("one", attempts=8, run_after=archive.database.now() + timedelta(days=1))
@@ -265,7 +263,7 @@ def test_what_is_to_be_asked_for_again_is_due_at_once_with_all_attempts_before_i
 
 
 @pytest.mark.parametrize("body", [body_of(WRONG), b"<html>", body_of(LEG).encode().replace(b"out", b"\xff")])
-def test_what_still_cannot_be_read_is_counted_and_left_alone(archive, body):
+def test_an_answer_that_still_cannot_be_read_is_counted_and_skipped(archive, body):
     archive.receive("one", body_of(LEG))
     archive.receive("one", body)
     before = archive.everything()
@@ -273,10 +271,10 @@ def test_what_still_cannot_be_read_is_counted_and_left_alone(archive, body):
 
     assert archive.everything() == before
     assert (result.counts["unreadable"], result.counts["changed"]) == (1, 0)
-    assert [(name, account) for name, account, _ in result.left] == [("one", "default")]
+    assert [(name, account) for name, account, _ in result.skipped] == [("one", "default")]
 
 
-def test_what_died_of_something_else_gets_its_legs_and_stays_dead(archive):
+def test_a_request_that_is_dead_for_another_reason_gets_its_legs_and_stays_dead(archive):
     archive.receive("one", body_of(B_LEG))
     archive.settle(Failed(archive.claim("one"), Timing(), NotFoundError("unknown"), 404))
     archive.database.change("one", state="dead", finished_at=archive.database.now())
@@ -287,34 +285,34 @@ def test_what_died_of_something_else_gets_its_legs_and_stays_dead(archive):
     assert (result.counts["legs_updated"], result.counts["done"]) == (1, 0)
 
 
-def test_a_value_that_the_database_refuses_costs_no_other_request(archive, monkeypatch):
+def test_a_value_that_the_database_rejects_costs_only_its_request(archive, monkeypatch):
     for name in ("good", "bad", "fine"):
         archive.receive(name, body_of(B_LEG))
-    derive = reprocessing._derive
+    read_legs = reprocess._read_legs
 
-    def derive_too_much(answer, *, region):
-        legs, count = derive(answer, region=region)
+    def read_too_much(answer, *, region):  # parsing refuses every value of which we know that it does not fit
+        legs, count = read_legs(answer, region=region)
         return legs, 2**70 if answer.request_id == "bad" else count
 
-    monkeypatch.setattr(reprocessing, "_derive", derive_too_much)
-    result = archive.work("GB").carry_out()
+    monkeypatch.setattr(reprocess, "_read_legs", read_too_much)
+    result = archive.work("GB").apply()
     changed = {leg["request_id"] for leg in archive.database.rows(call_legs) if leg["revision"] > 1}
 
     assert changed == {"good", "fine"}
     assert (result.counts["requests"], result.counts["changed"], result.counts["refused"]) == (3, 2, 1)
-    assert [name for name, _, _ in result.left] == ["bad"]
+    assert [name for name, _, _ in result.skipped] == ["bad"]
     assert archive.database.row(sync_runs)["legs_updated"] == 2
 
 
 # --- The run and its end -----------------------------------------------------------------------------
 
 
-def test_the_ledger_counts_what_a_run_did_with_no_call_and_nothing_of_a_dry_run(archive):
+def test_the_ledger_counts_a_run_without_api_calls_and_no_preview(archive):
     archive.receive("one", body_of(B_LEG))
     archive.receive("two", body_of(WRONG))
     archive.put_right("two", body_of(LEG))
-    archive.work("GB").foresee()
-    result = archive.work("GB").carry_out()
+    archive.work("GB").preview()
+    result = archive.work("GB").apply()
     run = archive.database.row(sync_runs)
     names = ("command", "outcome", "api_calls", "claimed", "done", "legs_inserted", "legs_updated")
 
@@ -323,29 +321,27 @@ def test_the_ledger_counts_what_a_run_did_with_no_call_and_nothing_of_a_dry_run(
     assert run["finished_at"] is not None
 
 
-def test_a_run_that_asks_nothing_is_no_success_of_the_job(archive):
+def test_a_reprocess_run_does_not_count_as_a_success_of_the_job(archive):
     archive.receive("one", body_of(LEG))
-    archive.work().carry_out()
+    archive.work().apply()
 
     with archive.database.engine.connect() as connection:
         assert queue_figures(connection).last_success_at is None
 
 
-@pytest.mark.usefixtures("small_pages")
-def test_a_signal_ends_it_after_the_page_in_hand_and_the_same_again_does_the_rest(archive):
+def test_a_signal_stops_it_after_the_current_chunk_and_the_same_again_does_the_rest(archive):
     for number in range(7):
         archive.receive(f"id {number}", body_of(B_LEG))
     stop = Stop()
-    stopped = archive.work("GB", stop=stop, on_page=lambda _: stop.request(signal.SIGINT)).carry_out()
-    rest = archive.work("GB").carry_out()
+    stopped = archive.work("GB", stop=stop, on_chunk=lambda _: stop.request(signal.SIGINT)).apply()
+    rest = archive.work("GB").apply()
 
     assert (stopped.counts["changed"], stopped.exit_code) == (3, 130)
     assert (rest.counts["changed"], rest.counts["legs_unchanged"]) == (4, 3)
     assert [run["outcome"] for run in archive.database.rows(sync_runs)] == ["interrupted", "ok"]
 
 
-@pytest.mark.usefixtures("small_pages")
-def test_what_breaks_between_two_pages_leaves_whole_pages_and_the_same_again_does_the_rest(archive):
+def test_a_failure_between_two_chunks_leaves_whole_chunks_and_the_same_again_does_the_rest(archive):
     for number in range(7):
         archive.receive(f"id {number}", body_of(B_LEG))
 
@@ -354,9 +350,9 @@ def test_what_breaks_between_two_pages_leaves_whole_pages_and_the_same_again_doe
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        archive.work("GB", on_page=end).carry_out()
+        archive.work("GB", on_chunk=end).apply()
     left = {leg["request_id"] for leg in archive.database.rows(call_legs, revision=1)}
-    rest = archive.work("GB").carry_out()
+    rest = archive.work("GB").apply()
 
     assert left == {"id 6"}
     assert rest.counts["changed"] == 1
@@ -376,7 +372,7 @@ def test_a_lost_reply_to_a_commit_counts_nothing_twice(archive, monkeypatch):
             raise error
 
     monkeypatch.setattr(archive.database.engine.dialect, "do_commit", commit_and_break)
-    result = archive.work("GB").carry_out()
+    result = archive.work("GB").apply()
 
     assert result.counts["changed"] == 1
     assert archive.database.row(sync_runs)["legs_updated"] == 1
@@ -396,8 +392,8 @@ def test_a_running_request_is_left_to_its_run_and_counted(archive):
     assert (result.counts["requests"], result.counts["running"], result.counts["changed"]) == (1, 1, 0)
 
 
-def reprocess_beside_a_run(archive, monkeypatch):
-    """Derive legs again while a run brings a fresh answer, after the old one was read, before it is used."""
+def reprocess_beside_a_run(archive):
+    """Derive legs again while a run brings a new answer: after the old one was read, before it is used."""
     archive.receive("one", body_of(LEG, count=2))  # not final, and so due again
     archive.change(call_legs, "one", duration_seconds=9)
     archive.database.change("one", run_after=LONG_AGO)
@@ -410,44 +406,46 @@ def reprocess_beside_a_run(archive, monkeypatch):
         for claim in claims:
             archive.settle(fetch(claim, lambda _: reply, lambda call: call(), region="IN", secret=""))
 
-    rival, write = threading.Thread(target=run), reprocessing.upsert_legs
+    rival = threading.Thread(target=run)
 
-    def write_later(*arguments, **options):
-        rival.start()
-        rival.join(1)  # it ends at once, unless it waits for this transaction
-        write(*arguments, **options)
+    def start_rival(_connection, _cursor, statement, *_):
+        """Start it once the old answer was read; it ends within the second, unless it waits for a lock."""
+        if rival.ident is None and "INTO call_legs" in statement:
+            rival.start()
+            rival.join(1)
 
-    monkeypatch.setattr(reprocessing, "upsert_legs", write_later)
-    archive.work().carry_out()
+    event.listen(archive.database.engine, "before_cursor_execute", start_rival)
+    archive.work().apply()
     rival.join(20)
+    event.remove(archive.database.engine, "before_cursor_execute", start_rival)
     assert not rival.is_alive()
     run()
     return [leg["duration_seconds"] for leg in archive.legs()]
 
 
-def test_a_fresh_answer_is_never_replaced_by_the_one_before(archive, monkeypatch):
-    assert reprocess_beside_a_run(archive, monkeypatch) == [60]
+def test_a_new_answer_is_never_replaced_by_the_one_before(archive):
+    assert reprocess_beside_a_run(archive) == [60]
 
 
 @pytest.mark.databases("postgresql", "mariadb")
-def test_negative_control_without_the_lock_a_fresh_answer_is_replaced_by_the_one_before(archive, monkeypatch):
+def test_negative_control_without_the_lock_a_new_answer_is_replaced_by_the_one_before(archive):
     def take_out(_connection, _cursor, statement, parameters, *_):
         return statement.removesuffix(" FOR UPDATE"), parameters
 
     event.listen(archive.database.engine, "before_cursor_execute", take_out, retval=True)
-    stored = reprocess_beside_a_run(archive, monkeypatch)
+    stored = reprocess_beside_a_run(archive)
     event.remove(archive.database.engine, "before_cursor_execute", take_out)
 
     assert stored == [4]
 
 
 @pytest.mark.databases("postgresql", "mariadb")
-def test_it_waits_for_nobody_who_has_other_requests_in_hand(archive, guard):
+def test_it_does_not_wait_for_a_transaction_that_holds_other_requests(archive, guard):
     archive.receive("theirs", body_of(B_LEG))
     archive.receive("ours", body_of(B_LEG))
     archive.change(cdr_responses, "ours", fetched_at=LONG_AGO)
-    with archive.database.engine.begin() as somebody:
-        somebody.execute(update(cdr_requests).where(cdr_requests.c.request_id == "theirs").values(reclaims=1))
-        result = guard(archive.work("GB", Span(until=LONG_AGO + timedelta(1))).carry_out)
+    with archive.database.engine.begin() as other:
+        other.execute(update(cdr_requests).where(cdr_requests.c.request_id == "theirs").values(reclaims=1))
+        result = guard(archive.work("GB", Span(until=LONG_AGO + timedelta(1))).apply)
 
     assert result.counts["changed"] == 1

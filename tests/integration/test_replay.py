@@ -1,29 +1,23 @@
-"""Changing many requests by hand: whom it touches, what a kill leaves, and what it does beside a run."""
+"""Bulk changes: which requests they reach, what a kill leaves, and how they behave beside a run."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import exc
 from support.claims import answered, claim_in, settle_in
 
-from etl import replay as replaying
+from etl import replay
 from etl.db.queue import enqueue_requests
-from etl.db.selection import CANCEL, REPLAY, Selection, change_requests, marking
+from etl.db.selection import CANCEL, REPLAY, Selection, change_requests
 from etl.db.states import BACKFILL, CANCELLED, DEAD, DONE, EMPTY, LIVE, PENDING, RUNNING
 from etl.db.tables import cdr_requests
-from etl.replay import PAGE, Order, carry_out, foresee
+from etl.replay import CHUNK, BulkChange
 
-DEAD_ONES = Order(Selection(states=(DEAD,)), REPLAY)
+DEAD_ONES = BulkChange(Selection(states=(DEAD,)), REPLAY)
 CANCELLABLE = Selection(states=(PENDING, DEAD))
-
-
-@pytest.fixture
-def small_pages(monkeypatch):
-    monkeypatch.setattr(replaying, "PAGE", 10)
 
 
 def fill(database, count, state=DEAD, **values):
@@ -41,20 +35,18 @@ def ids_of(database):
     return [row["id"] for row in database.rows(cdr_requests)]
 
 
-@pytest.mark.usefixtures("small_pages")
-def test_every_page_is_changed_and_a_look_before_promises_what_comes(database):
+def test_every_chunk_is_changed_and_the_preview_counts_the_same(database):
     fill(database, 35, attempts=8)
     fill(database, 15, DONE)
-    foreseen = foresee(database.engine, DEAD_ONES)
-    result = carry_out(database.engine, DEAD_ONES)
+    previewed = replay.preview(database.engine, DEAD_ONES)
+    result = replay.apply(database.engine, DEAD_ONES, chunk=10)
 
-    assert foreseen.changed == result.changed == {("default", DEAD): 35}
+    assert previewed.changed == result.changed == {("default", DEAD): 35}
     assert database.states() == {PENDING: 35, DONE: 15}
     assert {row["attempts"] for row in database.rows(cdr_requests, state=PENDING)} == {0}
 
 
-@pytest.mark.usefixtures("small_pages")
-def test_what_is_ended_between_two_pages_leaves_whole_pages_and_is_finished_by_doing_it_again(database):
+def test_an_interruption_leaves_whole_chunks_and_the_same_change_again_does_the_rest(database):
     fill(database, 35)
 
     def end(result):
@@ -62,17 +54,16 @@ def test_what_is_ended_between_two_pages_leaves_whole_pages_and_is_finished_by_d
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        carry_out(database.engine, DEAD_ONES, on_page=end)
+        replay.apply(database.engine, DEAD_ONES, on_chunk=end, chunk=10)
     left = database.states()
-    again = carry_out(database.engine, DEAD_ONES)
+    again = replay.apply(database.engine, DEAD_ONES, chunk=10)
 
     assert left == {PENDING: 20, DEAD: 15}
     assert again.total == 15
     assert database.states() == {PENDING: 35}
 
 
-@pytest.mark.usefixtures("small_pages")
-def test_what_arrives_meanwhile_is_left_alone(database):
+def test_requests_that_arrive_meanwhile_are_left_alone(database):
     fill(database, 20)
     arrived = []
 
@@ -80,14 +71,15 @@ def test_what_arrives_meanwhile_is_left_alone(database):
         if not arrived:
             arrived.extend(fill(database, 15, EMPTY))
 
-    carry_out(database.engine, Order(Selection(states=(DEAD, EMPTY)), REPLAY), on_page=arrive)
+    dead_and_empty = BulkChange(Selection(states=(DEAD, EMPTY)), REPLAY)
+    replay.apply(database.engine, dead_and_empty, on_chunk=arrive, chunk=10)
 
     assert database.states() == {PENDING: 20, EMPTY: 15}
 
 
-def test_listed_ids_are_told_apart_by_their_exact_bytes(database):
+def test_listed_ids_are_compared_by_their_exact_bytes(database):
     database.enqueue("one", "One", "one ", "öne")
-    result = carry_out(database.engine, Order(CANCELLABLE, CANCEL), [["One", "one ", "ONE"]])
+    result = replay.apply(database.engine, BulkChange(CANCELLABLE, CANCEL), ["One", "one ", "ONE"])
 
     assert result.total == 2
     assert result.unknown == ["ONE"]
@@ -98,7 +90,7 @@ def test_listed_ids_are_told_apart_by_their_exact_bytes(database):
 
 
 def change_while(database, others_work, selection):
-    """Cancel a request chosen before by its number, while somebody else has it in an open transaction."""
+    """Cancel a request by its row while another transaction has it open."""
     (chosen,) = ids_of(database)
     changed, errors = [], []
 
@@ -113,13 +105,13 @@ def change_while(database, others_work, selection):
     with database.engine.begin() as connection:
         others_work(connection)
         thread.start()
-        thread.join(0.3)  # until it waits for this transaction
+        thread.join(0.3)  # by then it waits for this transaction
     thread.join(20)
     assert not thread.is_alive()
     return changed, errors
 
 
-def test_a_request_that_is_being_claimed_at_this_instant_is_left_to_its_run(database):
+def test_a_request_that_a_run_is_claiming_now_is_left_to_the_run(database):
     database.enqueue("one")
     changed, errors = change_while(database, claim_in, CANCELLABLE)
 
@@ -128,9 +120,9 @@ def test_a_request_that_is_being_claimed_at_this_instant_is_left_to_its_run(data
 
 
 @pytest.mark.databases("postgresql", "mariadb")
-def test_a_change_waits_for_nobody_who_has_other_rows_in_hand(database, guard):
+def test_a_change_does_not_wait_for_a_transaction_that_holds_other_rows(database, guard):
     in_hand, *wanted = fill(database, 3)
-    fill(database, PAGE - 2, DONE)  # among so many, an index of the state looks tempting
+    fill(database, CHUNK - 2, DONE)  # among so many, an index of the state looks tempting
     theirs, *numbers = ids_of(database)
 
     def change(connection, ids):
@@ -140,15 +132,15 @@ def test_a_change_waits_for_nobody_who_has_other_rows_in_hand(database, guard):
         with database.engine.begin() as connection:
             return change(connection, numbers)
 
-    with database.engine.begin() as somebody:
-        change(somebody, [theirs])
+    with database.engine.begin() as other:
+        change(other, [theirs])
         changed = guard(change_others)
 
     assert [row.request_id for row in changed] == wanted
     assert database.request(in_hand)["state"] == PENDING
 
 
-def test_a_request_that_is_being_finished_at_this_instant_stays_finished(database):
+def test_a_request_that_a_run_is_finishing_now_stays_finished(database):
     database.enqueue("one")
     with database.engine.begin() as connection:
         claims = claim_in(connection)
@@ -175,7 +167,7 @@ def test_negative_control_without_the_state_in_the_statement_a_finished_request_
 
 def backfill(selection=None, label="july", account=None):
     selection = selection or Selection(states=(PENDING, DONE, EMPTY, DEAD))
-    return Order(replace(selection, unmarked_by=label), marking(label), account, label)
+    return BulkChange.to_backfill(selection, label, account=account)
 
 
 def a_bit_of_everything(database):
@@ -188,41 +180,38 @@ def a_bit_of_everything(database):
         claim_in(connection, most=2)
 
 
-@pytest.mark.usefixtures("small_pages")
-def test_a_backfill_marks_what_it_foresaw_and_a_second_time_nothing(database):
+def test_a_backfill_marks_what_its_preview_counted_and_a_second_time_nothing(database):
     a_bit_of_everything(database)
-    foreseen = foresee(database.engine, backfill())
-    first = carry_out(database.engine, backfill())
+    previewed = replay.preview(database.engine, backfill(), chunk=10)
+    first = replay.apply(database.engine, backfill(), chunk=10)
     before = database.rows(cdr_requests)
-    second = carry_out(database.engine, backfill())
+    second = replay.apply(database.engine, backfill(), chunk=10)
 
-    assert foreseen == first
+    assert previewed == first
     assert first.states == {DEAD: 12, DONE: 12, EMPTY: 12, PENDING: 16}
-    assert first.left == {RUNNING: 2}
-    assert (second.total, second.marked) == (0, 52)
+    assert first.skipped == {RUNNING: 2}
+    assert (second.total, second.already_marked) == (0, 52)
     assert database.rows(cdr_requests) == before
 
 
-@pytest.mark.usefixtures("small_pages")
-def test_a_backfill_of_listed_ids_foresees_the_same(database):
+def test_the_preview_of_a_backfill_of_listed_ids_counts_the_same_and_each_id_once(database):
     a_bit_of_everything(database)
     names = [row["request_id"] for row in database.rows(cdr_requests)]
-    listed = [[*names[:30], "unknown 1"], ["unknown 2", *names[30:]]]
-    foreseen = foresee(database.engine, backfill(), listed)
-    first = carry_out(database.engine, backfill(), listed)
-    second = carry_out(database.engine, backfill(), listed)
+    listed = [*names[:30], "unknown 1", "unknown 2", *names[30:]]
+    previewed = replay.preview(database.engine, backfill(), [*listed, *listed], chunk=10)
+    first = replay.apply(database.engine, backfill(), listed, chunk=10)
+    second = replay.apply(database.engine, backfill(), listed, chunk=10)
 
-    assert foreseen == first
+    assert previewed == first
     assert first.states == {DEAD: 12, DONE: 12, EMPTY: 12, PENDING: 16, "new": 2}
-    assert first.left == {RUNNING: 2, CANCELLED: 12}
-    assert (second.total, second.marked) == (0, 54)
+    assert first.skipped == {RUNNING: 2, CANCELLED: 12}
+    assert (second.total, second.already_marked) == (0, 54)
     assert {(row["lane"], row["batch"]) for row in database.rows(cdr_requests, state=PENDING)} == {
         (1, "july")
     }
 
 
-@pytest.mark.usefixtures("small_pages")
-def test_a_marking_that_is_ended_is_finished_by_the_same_again_and_marks_no_row_twice(database):
+def test_an_interrupted_marking_is_finished_by_the_same_again_and_marks_no_row_twice(database):
     a_bit_of_everything(database)
 
     def end(result):
@@ -230,9 +219,9 @@ def test_a_marking_that_is_ended_is_finished_by_the_same_again_and_marks_no_row_
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        carry_out(database.engine, backfill(), on_page=end)
+        replay.apply(database.engine, backfill(), on_chunk=end, chunk=10)
     before = {row["id"]: row["updated_at"] for row in database.rows(cdr_requests, batch="july", lane=1)}
-    carry_out(database.engine, backfill())
+    replay.apply(database.engine, backfill())
     after = {row["id"]: row["updated_at"] for row in database.rows(cdr_requests, batch="july", lane=1)}
 
     assert len(before) == 20
@@ -240,10 +229,10 @@ def test_a_marking_that_is_ended_is_finished_by_the_same_again_and_marks_no_row_
     assert {number: after[number] for number in before} == before
 
 
-def test_a_lost_reply_to_a_commit_is_no_second_marking_and_no_lost_count(database, monkeypatch):
+def test_a_lost_reply_to_a_commit_neither_marks_twice_nor_loses_a_count(database, monkeypatch):
     fill(database, 5)
     lose_first_reply(database.engine, monkeypatch)
-    result = carry_out(database.engine, backfill())
+    result = replay.apply(database.engine, backfill())
 
     assert result.states == {DEAD: 5}
     assert len(database.rows(cdr_requests, batch="july", lane=1)) == 5
@@ -264,7 +253,7 @@ def lose_first_reply(engine, monkeypatch):
     monkeypatch.setattr(engine.dialect, "do_commit", commit_and_break)
 
 
-def test_times_are_half_open_to_the_microsecond(database):
+def test_enqueue_times_are_half_open_to_the_microsecond(database):
     database.enqueue("before", "first", "last", "after")
     midnight, day = datetime(2026, 11, 1, tzinfo=UTC), timedelta(days=1)
     tick = timedelta(microseconds=1)
@@ -276,16 +265,16 @@ def test_times_are_half_open_to_the_microsecond(database):
     ):
         database.change(name, enqueued_at=at)
     order = backfill(Selection(states=(PENDING,), since=midnight, until=midnight + day))
-    carry_out(database.engine, order)
+    replay.apply(database.engine, order)
 
     assert {row["request_id"] for row in database.rows(cdr_requests, batch="july")} == {"first", "last"}
 
 
 def order_of_asking(system, live_lane):
-    """Enqueue a fresh request into a lane while a sync is at a backfill: how many calls it waits for."""
+    """Enqueue a new request while a run works on a backfill; returns how many calls it waits for."""
     names = [f"answered-{number}" for number in range(120)]
     system.enqueue(*names)
-    carry_out(system.engine, backfill())
+    replay.apply(system.engine, backfill())
     asked_before = []
 
     def enqueue_fresh(_counts):
@@ -305,18 +294,18 @@ def order_of_asking(system, live_lane):
     return list(system.simulator.calls).index("answered-x") - asked_before[0]
 
 
-def test_a_fresh_request_waits_for_no_more_of_a_backfill_than_is_in_hand(system):
+def test_a_new_request_waits_only_for_the_requests_of_a_backfill_in_flight(system):
     workers = system.settings().workers
-    in_hand, beside_it = 2 * workers, workers - 1  # what others take up after it may reach the API before it
+    in_hand, beside_it = 2 * workers, workers - 1  # other threads may reach the API first
 
     assert order_of_asking(system, LIVE) <= in_hand + beside_it
 
 
-def test_negative_control_in_the_lane_of_the_backfill_it_waits_for_all_of_it(system):
+def test_negative_control_in_the_backfill_lane_a_new_request_waits_for_all_of_it(system):
     assert order_of_asking(system, BACKFILL) > 60
 
 
-def test_a_backfill_is_stopped_by_requests_that_fail_and_not_by_one_that_fails_often(system):
+def test_max_failures_counts_requests_that_fail_and_not_the_failures_of_one(system):
     system.enqueue("rejected-1", *(f"answered-{number}" for number in range(40)))
     long_ago = system.now() - timedelta(days=1)
     often = system.sync(

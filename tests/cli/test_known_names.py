@@ -1,4 +1,4 @@
-"""What somebody names or bounds on a command line and selects nothing: told, and never taken for done."""
+"""Names, periods and kinds on a command line that would select nothing are refused or reported."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def queue(operator):
     return operator
 
 
-def told(result):
-    """Give the one line that a person is told about a mistake."""
+def error_line(result):
+    """The one line that reports a mistake."""
     lines = [line for line in result.stderr.splitlines() if not line.startswith(("Usage: ", "Try '"))]
     (line,) = filter(None, lines)
     assert result.stdout == ""
@@ -40,8 +40,8 @@ def test_a_period_that_does_not_end_after_it_begins_is_refused(queue, words, sin
     result = queue.type(*words, *(options[2:] + options[:2] if turned else options))
 
     assert result.exit_code == 2
-    assert told(result).startswith("cdr-sync: --since 2026-11-01 ")
-    assert "is not before --until" in told(result)
+    assert error_line(result).startswith("cdr-sync: --since 2026-11-01 ")
+    assert "is not before --until" in error_line(result)
     assert everything_in(queue) == before
 
 
@@ -50,16 +50,16 @@ def test_one_end_of_a_period_is_enough(queue):
         assert queue.type("export", "legs", option, "2026-11-01").exit_code == 0
 
 
-# Kinds of error
+# Error kinds
 
 
 @pytest.mark.parametrize("words", [["backfill"], ["requests", "list"], ["requests", "retry"]], ids=" ".join)
-def test_a_kind_of_error_that_there_is_none_of_is_refused_with_those_there_are(queue, words):
+def test_an_unknown_error_kind_is_refused_with_the_known_ones(queue, words):
     before = everything_in(queue)
     result = queue.type(*words, "--error-kind", "timeuot")
 
     assert result.exit_code == 2
-    assert "'timeuot' is not one of 'connection', 'lease_expired', " in told(result)
+    assert "'timeuot' is not one of 'connection', 'lease_expired', " in error_line(result)
     assert everything_in(queue) == before
 
 
@@ -79,12 +79,12 @@ LOOKS = [
 
 
 @pytest.mark.parametrize("words", LOOKS, ids=" ".join)
-def test_an_account_that_nobody_knows_is_refused_with_those_there_are(queue, words):
+def test_an_unknown_account_is_refused_with_the_known_ones(queue, words):
     before = everything_in(queue)
     result = queue.type(*words, "--account", "slaes")
 
     assert result.exit_code == 2
-    assert told(result) == "cdr-sync: No account is called 'slaes': there is default, sales"
+    assert error_line(result) == "cdr-sync: There is no account 'slaes'. Known accounts: default, sales"
     assert everything_in(queue) == before
 
 
@@ -106,21 +106,21 @@ def test_an_account_with_requests_or_with_credentials_is_known(queue, words):
     ],
     ids=" ".join,
 )
-def test_a_label_that_no_request_has_is_refused_with_those_spelled_alike(queue, words):
+def test_an_unused_label_is_refused_with_labels_of_similar_spelling(queue, words):
     before = everything_in(queue)
-    alike, strange = queue.type(*words, "octobre"), queue.type(*words, "xyz")
+    alike, unlike = queue.type(*words, "octobre"), queue.type(*words, "xyz")
 
-    assert (alike.exit_code, strange.exit_code) == (2, 2)
-    assert told(alike) == "cdr-sync: No request has the label 'octobre': did you mean 'october'?"
-    assert told(strange) == "cdr-sync: No request has the label 'xyz'"
+    assert (alike.exit_code, unlike.exit_code) == (2, 2)
+    assert error_line(alike) == "cdr-sync: No request has the label 'octobre'. Did you mean 'october'?"
+    assert error_line(unlike) == "cdr-sync: No request has the label 'xyz'"
     assert everything_in(queue) == before
 
 
-def test_a_backfill_gives_a_label_that_is_new(queue):
+def test_a_backfill_may_give_a_new_label(queue):
     assert queue.type("backfill", "--only", "pending", "--batch", "november", "--no-run").exit_code == 0
 
 
-def test_a_run_for_a_label_that_may_still_come_is_no_mistake_and_a_look_at_it_says_so(queue):
+def test_a_run_accepts_an_unused_label_and_its_dry_run_warns(queue):
     run, look = (
         queue.type("sync", "--batch", "octobre"),
         queue.type("sync", "--batch", "octobre", "--dry-run"),
@@ -129,37 +129,37 @@ def test_a_run_for_a_label_that_may_still_come_is_no_mistake_and_a_look_at_it_sa
     assert run.exit_code == look.exit_code == 0
     assert "octobre" not in run.output
     assert look.stdout == "0 requests due\n"
-    assert look.stderr == "cdr-sync: No request has the label 'octobre': did you mean 'october'?\n"
+    assert look.stderr == "cdr-sync: No request has the label 'octobre'. Did you mean 'october'?\n"
 
 
 @pytest.mark.parametrize(
     "words", [["enqueue", "one"], ["sync"], ["backfill", "one"], ["requests", "list"]], ids=" ".join
 )
 @pytest.mark.parametrize(("option", "longest"), [("--account", 64), ("--batch", 255)])
-def test_a_name_is_neither_empty_nor_longer_than_its_column(queue, words, option, longest):
+def test_a_name_must_not_be_empty_or_longer_than_its_column(queue, words, option, longest):
     before = everything_in(queue)
     empty, long = queue.type(*words, option, ""), queue.type(*words, option, "x" * (longest + 1))
 
     assert (empty.exit_code, long.exit_code) == (2, 2)
-    assert f"'{option}': it has 0 characters. Use 1 to {longest}" in told(empty)
-    assert f"it has {longest + 1} characters" in told(long)
+    assert f"'{option}': it has 0 characters. Use 1 to {longest}" in error_line(empty)
+    assert f"it has {longest + 1} characters" in error_line(long)
     assert everything_in(queue) == before
 
 
-# Requests that nobody here asks for
+# Requests of accounts that are not configured here
 
 
 @pytest.mark.parametrize("words", [["enqueue"], ["backfill", "--no-run"]], ids=" ".join)
-def test_what_is_enqueued_for_an_account_without_credentials_is_told_and_can_be_taken_back(queue, words):
+def test_enqueuing_for_an_account_without_credentials_warns_with_the_command_that_cancels(queue, words):
     warned = queue.type(*words, "answered-3", "answered-4", "--account", "slaes")
     (line,) = warned.stderr.splitlines()[-1:]
     again = queue.type("enqueue", "answered-3", "--account", "slaes")
-    remedy = line.partition("by `cdr-sync ")[2].partition("`")[0]
+    remedy = line.partition(": `cdr-sync ")[2].partition("`")[0]
     dry = queue.type(*remedy.split(), "--dry-run")
     undone = queue.type(*remedy.split())
 
     assert warned.exit_code == 0
-    assert "no credentials for account 'slaes' here, but for default: add [accounts.slaes]" in line
+    assert "No credentials are configured for account 'slaes', only for default. Add [accounts.slaes]" in line
     assert again.stderr == ""
     assert "2 requests would be cancelled (2 pending)" in dry.stdout
     assert "2 requests cancelled (2 pending)" in undone.stdout
@@ -171,7 +171,7 @@ def test_what_is_enqueued_for_an_account_without_credentials_is_told_and_can_be_
     ]
 
 
-def test_where_there_are_no_credentials_at_all_others_ask_and_nothing_is_told(queue):
+def test_without_any_credentials_there_is_no_warning(queue):
     for name in ("PIOPIY_APP_ID", "PIOPIY_SECRET"):
         del queue.environment[name]
 
