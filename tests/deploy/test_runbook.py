@@ -70,7 +70,7 @@ def test_every_metric_is_explained():
         re.sub("_(bucket|count|sum)$", "", name): labels - {"le"}
         for name, labels in written_metrics().items()
     }
-    rows = table_in(OPERATE.read_text(), "Monitoring")
+    rows = table_in(OPERATE.read_text(), "Metrics")
     explained = {
         match[1]: set(filter(None, (match[2] or "").split(",")))
         for cell, _ in rows

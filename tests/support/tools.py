@@ -91,7 +91,7 @@ def written_metrics():
 
 def tables_in(text, heading):
     """The rows of each Markdown table in the section below a heading, without their heads."""
-    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    section = re.split(f"^##+ {heading}\n", text, flags=re.MULTILINE)[1].partition("\n## ")[0]
     return [
         [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()[2:]]
         for table in re.findall(r"(?:^\|.*\n?)+", section, re.MULTILINE)
