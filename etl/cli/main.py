@@ -131,9 +131,11 @@ def main() -> None:
     call = _Call()
     try:
         code = cli.main(standalone_mode=False, obj=call)
+        sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every failure is reported below)
         code = exit_code_of(error)
         _report(error, call.app)
+    _drop_unwritable_output()
     sys.exit(code if isinstance(code, int) else ExitCode.OK)
 
 
@@ -146,6 +148,16 @@ def _reopen_closed_streams() -> None:
         if getattr(sys, name) is None:
             # Stays open until the process ends.
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+def _drop_unwritable_output() -> None:
+    """Send output that cannot be written to /dev/null; otherwise Python exits with 120 on flushing it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):  # ValueError: the stream is closed
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager

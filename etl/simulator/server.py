@@ -72,7 +72,6 @@ class Simulator:
         *,
         latency: float = 0.0,
         weights: Mapping[str, float] = HEALTHY,
-        accounts: Mapping[int, str] | None = None,
         epoch: float | None = None,
         days: int = 1,
         clock: Callable[[], float] = wall_clock,
@@ -84,7 +83,6 @@ class Simulator:
             seed: what the invented calls depend on.
             latency: seconds before each answer.
             weights: the mix of scenarios for IDs that do not name one.
-            accounts: the secrets of further app IDs.
             epoch: in epoch seconds; the calls take place on the `days` before it. By default, it is now.
             days: the number of these days.
             clock: returns the current time in epoch seconds.
@@ -92,7 +90,7 @@ class Simulator:
         self.host, self.port, self.seed = "127.0.0.1", port, seed
         self.latency, self.weights = latency, weights
         self.app_id, self.secret = 2222222, "simulated-secret"
-        self.accounts = dict(accounts or {})
+        self.accounts: dict[int, str] = {}  # the secrets of further app IDs
         self.epoch, self.days = clock() if epoch is None else epoch, days
         self.headers_seen: Mapping[str, str] = {}  # of the last question, names in lower case
         self._clock = clock

@@ -22,7 +22,7 @@ def write(self, rows, write={writer}.write, written=[]):
     if len(written) == 2:
         {harm}
 
-streams._LOT, {writer}.write = 2, write
+streams._CHUNK, {writer}.write = 2, write
 from etl.cli.main import main
 main()
 """

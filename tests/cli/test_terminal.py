@@ -361,4 +361,4 @@ def test_an_export_reports_its_rows_and_does_not_write_parquet_to_a_terminal(at_
     assert table.lines[0].startswith("account,request_id,leg,")
     assert "written" not in table.text
     assert columns.code == 2
-    assert "Parquet is not for a terminal: add --output FILE" in columns.text
+    assert "Parquet cannot be shown on a terminal. Add --output FILE" in columns.text

@@ -44,7 +44,7 @@ def test_a_schema_of_a_newer_version_is_78_and_asks_to_upgrade_cdr_sync(operator
     result = operator.type("sync")
 
     assert result.exit_code == 78
-    assert "upgrade cdr-sync" in mistake(result)
+    assert "Upgrade cdr-sync" in mistake(result)
 
 
 @pytest.mark.parametrize("path", ["/there/x.sqlite", "there/x.db"])

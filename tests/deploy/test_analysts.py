@@ -145,7 +145,7 @@ def refusal(engine, statement):
     return None
 
 
-def test_an_analyst_reads_views_and_legs_and_nothing_else(analyst, database):
+def test_an_analyst_can_read_only_views_and_legs(analyst, database):
     refused = {name: refusal(analyst, LOOK.format(name)) for name in sorted(READABLE)}
     with analyst.connect() as connection:
         asked = connection.scalar(text("SELECT SUM(asked) FROM sync_coverage"))
@@ -160,7 +160,7 @@ def test_an_analyst_reads_views_and_legs_and_nothing_else(analyst, database):
     assert {statement: words for statement, words in said.items() if words} == {}
 
 
-def test_an_analyst_exports_and_is_told_in_a_line_what_takes_the_owner(analyst, tmp_path):
+def test_an_analyst_can_export_and_gets_one_line_about_what_only_the_owner_can_do(analyst, tmp_path):
     somebody = Operator(tmp_path)
     url = {"CDR_SYNC_DATABASE_URL": analyst.url.render_as_string(hide_password=False)}
     exported = somebody.type("export", "calls", **url)
@@ -211,7 +211,7 @@ def test_a_database_in_a_schema_of_its_own_is_found_by_its_analyst(unmigrated_en
     assert made is not None
 
 
-def test_after_a_migration_the_same_file_opens_what_is_new_and_no_more(analyst, database, tmp_path):
+def test_after_a_migration_the_same_file_grants_only_the_new_views(analyst, database, tmp_path):
     analyst.dispose()
     downgrade(database.engine, "0001")
     upgrade(database.engine)
@@ -222,7 +222,7 @@ def test_after_a_migration_the_same_file_opens_what_is_new_and_no_more(analyst, 
     assert refusal(analyst, "SELECT * FROM cdr_requests") is not None
 
 
-def test_the_files_open_all_views_there_are():
+def test_the_files_grant_all_views():
     for kind in FORBIDDEN_ON:
         file = (TOP / "deploy" / "sql" / f"analyst-{kind}.sql").read_text()
         opened = {

@@ -92,7 +92,7 @@ def is_number(values):
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_a_dashboard_holds_nothing_that_grafanas_own_schema_does_not_know(name):
+def test_a_dashboard_is_valid_by_grafanas_own_schema(name):
     register_default_plugins()
     document = DASHBOARDS[name]
     known = json.loads(json.dumps(Dashboard.from_json(document), cls=JSONEncoder))
@@ -119,7 +119,7 @@ def unknown_parts(given, known, path=""):
     return [] if given == known else [path]
 
 
-def test_a_misspelt_setting_would_be_noticed():
+def test_negative_control_a_misspelt_setting_is_found():
     document = {
         "panels": [{"type": "stat", "titel": "wrong", "fieldConfig": {"defaults": {}, "overrides": []}}]
     }
@@ -129,7 +129,7 @@ def test_a_misspelt_setting_would_be_noticed():
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_panels_lie_beside_each_other_and_not_on_each_other(name):
+def test_panels_do_not_overlap(name):
     panels = DASHBOARDS[name]["panels"]
     cells = [
         (x, y)
@@ -222,7 +222,7 @@ def test_an_account_that_is_not_chosen_is_left_out(ask, panel):
 
 @on_postgresql
 @pytest.mark.parametrize("panel", [one for one in PANELS if "${account" in one.sql], ids=str)
-def test_a_panel_survives_that_there_is_no_account_to_choose(ask, panel):
+def test_a_panel_works_without_any_account(ask, panel):
     _, rows = ask(panel.sql, panel.dashboard, accounts=())
 
     assert sum(value for row in rows for value in row if is_number([value])) == 0
@@ -237,7 +237,7 @@ VALUES ('unpriced', 'one', 'a', '', now(), 1, '', 1)
 
 @on_postgresql
 @pytest.mark.parametrize("panel", MONEY, ids=str)
-def test_money_is_apart_by_account_and_null_where_nobody_knows_it(filled, panel):
+def test_money_is_separate_by_account_and_null_if_unknown(filled, panel):
     accounts = ("default", "unpriced")
     until = filled.now() + timedelta(minutes=1)
     shown = [(one,) for one in accounts] if panel.panel.get("repeat") == "account" else [accounts]
@@ -273,7 +273,7 @@ def test_the_accounts_to_choose_from_are_those_that_there_are(ask):
         "DELETE FROM sync_runs",
     ],
 )
-def test_who_watches_the_job_sees_no_token_and_no_number(open_as, sql):
+def test_the_monitoring_role_sees_no_token_and_no_number(open_as, sql):
     with open_as("cdr_monitor").connect() as connection, pytest.raises(DBAPIError) as refused:
         connection.exec_driver_sql(sql)
 
@@ -315,7 +315,7 @@ def test_a_panel_about_calls_finds_those_of_its_period_by_the_index(plan_of, pan
 
 
 @on_postgresql
-def test_a_panel_that_reads_all_legs_would_be_noticed(plan_of):
+def test_negative_control_a_panel_that_reads_all_legs_is_found(plan_of):
     plan = plan_of("SELECT count(*) FROM calls WHERE date_trunc('day', call_time) >= $__timeFrom()")
 
     assert "ix_call_legs_call_time" not in plan

@@ -32,7 +32,7 @@ def everything(engine):
 @pytest.mark.fault(39)
 @pytest.mark.untrue_ledger("a claim is put there by hand")
 @pytest.mark.parametrize("revision", REVISIONS[:-1])
-def test_rows_in_every_state_outlive_the_migrations_from_every_revision(site, note, revision):
+def test_rows_in_every_state_survive_the_migrations_from_every_revision(site, note, revision):
     fill(site.engine)
     before = everything(site.engine)
     downgrade(site.engine, revision)
@@ -68,7 +68,7 @@ def migrators(site, count, *program):
 
 @pytest.mark.fault(39)
 @pytest.mark.untrue_ledger("a claim is put there by hand")
-def test_migrators_at_once_wait_for_one_another_and_all_succeed(site, note):
+def test_concurrent_migrators_wait_for_each_other_and_all_succeed(site, note):
     downgrade(site.engine, "base")
     codes = [finish(process).code for process in migrators(site, 3, CONSOLE_SCRIPT)]
     fill(site.engine)
@@ -88,7 +88,7 @@ main()
 
 
 @pytest.mark.databases("postgresql")  # where a table can be in the making
-def test_negative_control_of_two_migrators_that_do_not_wait_for_one_another_one_fails(site):
+def test_negative_control_one_of_two_migrators_fails_if_they_do_not_wait(site):
     downgrade(site.engine, "base")
     with site.engine.connect() as connection:
         connection.execute(sa.text("CREATE TABLE cdr_requests (id INTEGER)"))  # until it is rolled back

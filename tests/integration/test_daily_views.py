@@ -77,7 +77,7 @@ each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 
 
 @each_view
-def test_each_day_reads_as_its_calls_say(filled, view):
+def test_each_day_adds_up_its_calls(filled, view):
     engine, legs = filled
 
     found = rows_of(engine, view)
@@ -88,7 +88,7 @@ def test_each_day_reads_as_its_calls_say(filled, view):
 
 @each_view
 @pytest.mark.parametrize("day", [date(2026, 2, 3), date(2026, 2, 4), date(2025, 12, 26), date(2026, 2, 5)])
-def test_a_day_that_is_asked_for_reads_as_among_all(filled, view, day):
+def test_a_single_day_has_the_same_figures_as_among_all_days(filled, view, day):
     engine, _ = filled
 
     assert sorted(map(repr, rows_of(engine, view, view.c.day == day))) == sorted(
@@ -97,7 +97,7 @@ def test_a_day_that_is_asked_for_reads_as_among_all(filled, view, day):
 
 
 @pytest.mark.parametrize("instant", [LAST_MICROSECOND, MIDNIGHT, MIDNIGHT + timedelta(microseconds=1)])
-def test_calls_of_a_time_that_is_asked_for_read_as_among_all(filled, instant):
+def test_calls_of_a_single_instant_are_the_same_as_among_all_calls(filled, instant):
     engine, _ = filled
 
     before, after = (
@@ -109,7 +109,7 @@ def test_calls_of_a_time_that_is_asked_for_read_as_among_all(filled, instant):
     assert all(row[2] >= instant for row in after)
 
 
-def test_a_call_over_midnight_is_one_of_the_day_on_which_it_began(filled):
+def test_a_call_over_midnight_belongs_to_the_day_it_began(filled):
     engine, _ = filled
     found = {row[1]: row[2] for row in rows_of(engine, calls, calls.c.account == "default")}
 
@@ -119,7 +119,7 @@ def test_a_call_over_midnight_is_one_of_the_day_on_which_it_began(filled):
     assert "lost all" not in found
 
 
-def test_the_rows_are_a_fair_trial(filled):
+def test_the_rows_cover_every_case(filled):
     """Negative control: what the views are tried with holds every case that their rules tell apart."""
     _, legs = filled
     by_direction, by_country = (figures_by_day(calls_of(legs), *words) for words in VIEWS.values())

@@ -67,11 +67,11 @@ def _plain(value):
     return value
 
 
-def test_the_dictionary_is_the_one_that_the_models_make():
+def test_the_dictionary_is_up_to_date_with_the_models():
     assert docs.DICTIONARY.read_text() == docs.dictionary(), "run `make docs`"
 
 
-def test_every_table_and_view_of_a_database_stands_in_the_dictionary_with_all_its_columns(demo):
+def test_the_dictionary_has_every_table_and_view_with_all_columns(demo):
     with closing(sqlite3.connect(demo)) as connection:
         columns = connection.execute(
             "SELECT parts.name, columns.name"
@@ -91,7 +91,7 @@ def test_there_are_twenty_queries():
     ]
 
 
-def test_the_page_says_which_queries_the_role_for_analysts_may_not_ask():
+def test_the_page_says_which_queries_the_role_for_analysts_cannot_run():
     private = re.compile(r"\b(cdr_requests|cdr_responses|sync_runs|api_accounts)\b")
     queries = {example.title.partition(".")[0]: example.statements.values() for example in EXAMPLES}
     owners = [name for name, statements in queries.items() if any(map(private.search, statements))]

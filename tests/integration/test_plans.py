@@ -104,7 +104,7 @@ def passes(full, query):
     return len(whole_tables(full[1], plan)) + sum(" <derived" in step and " ALL " in step for step in plan)
 
 
-def test_a_report_looks_the_calls_of_findings_up_by_their_key(full):
+def test_a_report_looks_up_the_calls_of_findings_by_key(full):
     engine, kind = full
     begin = datetime(2026, 3, 15, tzinfo=UTC)
     asked = findings_of(begin, begin + timedelta(days=1))

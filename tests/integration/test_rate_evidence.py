@@ -95,7 +95,7 @@ def filled(lasting_system):
     return system
 
 
-def test_each_leg_stands_beside_the_fall_of_the_balance(filled):
+def test_each_leg_has_the_fall_of_the_balance(filled):
     found = {}
     for row in rows_of(filled.engine, rate_evidence):
         *key, _status, seconds, before, balance, fall, rate, minutes, product = row
@@ -122,14 +122,14 @@ def test_the_vendors_sample_fits_both_meanings_of_rate(filled):
     assert said(filled, "the vendor's sample") == [("a", rate, rate, rate), ("b", None, rate, rate)]
 
 
-def test_a_call_of_some_minutes_tells_the_meanings_apart(filled):
+def test_a_call_of_several_minutes_distinguishes_the_meanings(filled):
     assert said(filled, "a price a minute") == [
         ("a", Decimal("1.5"), Decimal("0.5"), Decimal("1.5")),
         ("b", None, Decimal("0.5"), Decimal(1)),
     ]
 
 
-def test_what_is_null_on_a_side_is_null_beside_it(filled):
+def test_the_results_are_null_if_an_operand_is_null(filled):
     assert said(filled, "a leg without a rate or duration") == [
         ("a", Decimal(1), None, None),
         ("b", None, Decimal("0.39"), Decimal("0.39")),

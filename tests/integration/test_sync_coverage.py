@@ -67,7 +67,7 @@ def counted(requests, legs):
     return rows
 
 
-def test_each_day_counts_what_became_of_its_requests_and_their_legs(filled):
+def test_each_day_counts_its_requests_by_outcome_and_their_legs(filled):
     found = rows_of(filled.engine, sync_coverage)
 
     assert set(found) == counted(filled.rows(cdr_requests), filled.rows(call_legs))

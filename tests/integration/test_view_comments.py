@@ -58,7 +58,7 @@ def test_the_comments_on_tables_reach_every_database_that_has_comments(engine):
     }
 
 
-def test_the_hidden_column_of_a_server_is_not_among_those_of_the_table(engine):
+def test_select_star_does_not_show_the_hidden_column(engine):
     with reading(engine) as connection:
         found = list(connection.execute(text("SELECT * FROM call_legs WHERE 1 = 0")).keys())
 

@@ -20,7 +20,7 @@ from etl.cli.main import main
 from etl.simulator import Simulator
 
 CONSOLE_SCRIPT = str(Path(sys.executable).with_name("cdr-sync"))
-OURS = ("CDR_SYNC_", "PIOPIY_", "XDG_", "OTEL_")
+OURS = ("CDR_SYNC_", "PIOPIY_", "XDG_", "OTEL_", "PYTHONUNBUFFERED")
 PATIENCE = 90.0  # seconds that any process may take on a busy machine
 
 

@@ -191,14 +191,14 @@ def test_a_secret_can_change_while_it_runs(simulator):
     assert answer(simulator, "answered")["code"] == 200
 
 
-def test_there_can_be_several_accounts():
-    with Simulator(accounts={7: "seven"}) as simulator:
-        seventh = ask(simulator, body=question("answered", appid=7, secret="seven"))
-        mixed_up = ask(simulator, body=question("answered", appid=7))
+def test_there_can_be_several_accounts(simulator):
+    simulator.accounts[7] = "seven"
+    seventh = ask(simulator, body=question("answered", appid=7, secret="seven"))
+    mixed_up = ask(simulator, body=question("answered", appid=7))
 
-        assert json.loads(seventh[2])["code"] == 200
-        assert json.loads(mixed_up[2])["code"] == 404
-        assert answer(simulator, "answered")["code"] == 200
+    assert json.loads(seventh[2])["code"] == 200
+    assert json.loads(mixed_up[2])["code"] == 404
+    assert answer(simulator, "answered")["code"] == 200
 
 
 def test_an_unknown_path_gets_a_page_with_404(simulator):
