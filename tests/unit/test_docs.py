@@ -1,4 +1,4 @@
-"""The pages for readers: every link leads somewhere, and the rules of the circuit breaker are those of the code."""
+"""The pages for readers: every link leads somewhere, and the breaker's rules are those of the code."""
 
 from __future__ import annotations
 
