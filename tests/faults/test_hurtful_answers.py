@@ -19,8 +19,7 @@ from etl.simulator import Simulator
 
 DRIP = 0.03  # seconds per byte: ten or more for an answer, and much less between two bytes
 DEADLINE = 4.0  # which a good answer meets on a busy machine too
-WITHOUT_LIMIT = "from etl.piopiy import http1
-from etl.piopiy.client import CdrApi; CdrApi.__init__.__kwdefaults__['max_bytes'] = 10**12"
+WITHOUT_LIMIT = "from etl.piopiy.client import CdrApi; CdrApi.__init__.__kwdefaults__['max_bytes'] = 10**12"
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 
 
