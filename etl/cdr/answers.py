@@ -75,8 +75,11 @@ def read_answer(status: int, body: bytes, *, retry_after: float | None = None) -
 
 def _success(content: Mapping[str, object], status: int) -> Answer:
     cdr = content.get("cdr")
+    count = _count_of(content, status)
     if isinstance(cdr, dict) and cdr:
         cdr = [cdr]
+    elif count == 0 and "cdr" in content and (cdr is None or cdr == {}):
+        cdr = []  # other ways to send an empty list
     if not isinstance(cdr, list):
         raise UnreadableError(
             f"`cdr` is {describe(cdr)}, but a list of legs was expected", http_status=status
@@ -86,12 +89,19 @@ def _success(content: Mapping[str, object], status: int) -> Answer:
             raise MalformedError(
                 f"`cdr[{position}]` is {describe(leg)}, but a leg was expected", http_status=status
             )
-    return Answer(legs=tuple(cdr), count=_count_of(content, status))
+    return Answer(legs=tuple(cdr), count=count)
 
 
 def _decode(status: int, body: bytes) -> Mapping[str, object]:
     try:
-        content = _DECODER.decode(body.decode())
+        content = _json_of(body)
+    except UnicodeDecodeError as error:
+        place = f"byte 0x{body[error.start]:02x} at position {error.start}"
+        raise UnreadableError(
+            f"the body is not UTF-8 ({place}): it begins with {_beginning(status, body)}",
+            http_status=status,
+            is_web_page=_is_web_page(body),
+        ) from error
     except (ValueError, RecursionError, InvalidOperation) as error:
         raise UnreadableError(
             f"the body is not JSON: it begins with {_beginning(status, body)}",
@@ -103,6 +113,11 @@ def _decode(status: int, body: bytes) -> Mapping[str, object]:
             f"the body is {describe(content)}, but a JSON object was expected", http_status=status
         )
     return content
+
+
+def _json_of(body: bytes) -> object:
+    """The JSON document of a body. A byte order mark before it is ignored, as RFC 8259 (8.1) allows."""
+    return _DECODER.decode(body.decode("utf-8-sig"))
 
 
 def _code_of(content: Mapping[str, object]) -> int | None:
@@ -119,6 +134,9 @@ def _whole_number(value: object) -> int | None:
         text = value.strip()
         # Further digits make no difference: such a long number has no meaning here.
         return int(text.lstrip("0")[:_LONGEST_NUMBER] or 0) if text.isascii() and text.isdigit() else None
+    if isinstance(value, Decimal):  # in JSON, 200.0 is 200
+        is_short = value.is_finite() and value.adjusted() < _LONGEST_NUMBER  # expands to few digits
+        return int(value) if is_short and value == value.to_integral_value() else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -154,7 +172,7 @@ def _quote(status: int, body: bytes) -> str:
     if not body:
         return ""
     try:
-        content = _DECODER.decode(body.decode())
+        content = _json_of(body)
     except (ValueError, RecursionError, InvalidOperation):
         return f": {_beginning(status, body)}"
     message = content.get("msg", content.get("message")) if isinstance(content, dict) else None

@@ -21,6 +21,7 @@ class PhoneNumber(NamedTuple):
 
 
 UNKNOWN = PhoneNumber(None, None)
+_SEPARATORS = dict.fromkeys(map(ord, " -.()/\u00a0\u2010\u2011\u2012\u2013"))
 
 
 @lru_cache(maxsize=65_536)
@@ -28,9 +29,11 @@ def read_number(text: str, region: str) -> PhoneNumber:
     """Read a number as it was sent.
 
     Args:
-        text: digits, with or without a plus in front.
+        text: digits as people and senders write them: with a plus or `tel:` in front, and blanks, dashes,
+            dots or brackets between them.
         region: ISO 3166 alpha-2 country of numbers without a country code.
     """
+    text = text.removeprefix("tel:").translate(_SEPARATORS)
     digits = text.removeprefix("+")
     if not (digits.isascii() and digits.isdigit()):
         return UNKNOWN

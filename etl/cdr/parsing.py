@@ -122,7 +122,8 @@ def _phone_number(sent: Mapping[str, object], field: str) -> str:
     """A phone number as text; any other text, such as an agent's ID, is kept too."""
     value = sent.get(field)
     if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
-        value = f"{value:f}".partition(".")[0] if value.adjusted() < NUMBER_LENGTH else str(value)
+        # `int` does not write out the zeros of 0e-300000000, as formatting would.
+        value = int(value) if value.adjusted() < NUMBER_LENGTH else str(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if abs(value) >= 10**NUMBER_LENGTH:
             raise _FieldError(field, f"is longer than {NUMBER_LENGTH} digits")
@@ -141,6 +142,8 @@ def _decimal(sent: Mapping[str, object], field: str) -> Decimal | None:
         return None
     if isinstance(value, str):
         text = value.strip()
+        if not text:
+            return None  # some senders write "" for a value that there is not
         try:
             number = _EXACT.create_decimal(Decimal(text)) if text.isascii() and "_" not in text else None
         except ArithmeticError:  # not a number, or too large for the context

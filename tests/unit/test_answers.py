@@ -234,12 +234,55 @@ def test_a_body_that_is_not_an_answer_is_unreadable_and_transient(sent):
     assert isinstance(error, TransientError)
 
 
-@pytest.mark.parametrize("cdr", [{}, {"cdr": None}, {"cdr": "none"}, {"cdr": 0}, {"cdr": True}, {"cdr": ""}])
+@pytest.mark.parametrize("cdr", [{}, {"cdr": "none"}, {"cdr": 0}, {"cdr": True}, {"cdr": ""}])
 def test_a_success_without_a_list_of_legs_does_not_count_as_no_legs(cdr):
     error = error_of(200, body(code=200, count=0, **cdr))
 
     assert (type(error), error.reason) == (UnreadableError, "malformed")
     assert "`cdr`" in str(error)
+
+
+@pytest.mark.parametrize("cdr", ["null", "{}", "[]"])
+@pytest.mark.parametrize("count", ["0", "0.0", '"0"'])
+def test_an_empty_list_is_also_sent_as_null_or_as_an_empty_object_with_a_count_of_0(cdr, count):
+    answer = read_answer(200, f'{{"code": 200, "count": {count}, "cdr": {cdr}}}'.encode())
+
+    assert (answer.legs, answer.count) == ((), 0)
+
+
+@pytest.mark.parametrize("cdr", ["null", "{}"])
+@pytest.mark.parametrize("count", ["1", "null"])
+def test_null_or_an_empty_object_without_a_count_of_0_does_not_count_as_no_legs(cdr, count):
+    error = error_of(200, f'{{"code": 200, "count": {count}, "cdr": {cdr}}}'.encode())
+
+    assert type(error) is UnreadableError
+
+
+@pytest.mark.parametrize(("code", "count"), [("200.0", "1.0"), ("2e2", "1"), ("200.00", "1.000")])
+def test_a_whole_number_may_be_written_with_a_point_or_an_exponent(code, count):
+    answer = read_answer(200, f'{{"code": {code}, "count": {count}, "cdr": [{{}}]}}'.encode())
+
+    assert answer.count == 1
+
+
+@pytest.mark.parametrize("count", ["1.5", "0.1e-300000000", "1e400", "-1.0"])
+def test_a_count_that_is_not_a_whole_number_is_malformed(count):
+    error = error_of(200, f'{{"code": 200, "count": {count}, "cdr": [{{}}]}}'.encode())
+
+    assert type(error) is MalformedError
+
+
+def test_a_byte_order_mark_before_the_answer_is_ignored():
+    answer = read_answer(200, b'\xef\xbb\xbf{"code": 200, "count": 0, "cdr": []}')
+
+    assert (answer.legs, answer.count) == ((), 0)
+
+
+def test_a_body_in_latin_1_is_unreadable_and_the_byte_is_named_with_its_position():
+    error = error_of(200, '{"code": 200, "cdr": [{"status": "angenommen ä"}]}'.encode("latin-1"))
+
+    assert type(error) is UnreadableError
+    assert "not UTF-8 (byte 0xe4 at position 45)" in str(error)
 
 
 @pytest.mark.parametrize("leg", [None, 5, 0.39, "b", True, [], ["b"]])

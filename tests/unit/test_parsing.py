@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -135,7 +136,12 @@ def test_a_phone_number_is_kept_as_sent_but_trimmed(sent, kept):
         ('"+442079460000"', "+442079460000", "GB"),
         ("442079460000", "+442079460000", "GB"),
         ('"+80012345678"', "+80012345678", None),  # international freephone, of no country
-        ('"+44 20 7946 0000"', None, None),
+        ('"+44 20 7946 0000"', "+442079460000", "GB"),
+        ('"+91 98400-12345"', "+919840012345", "IN"),
+        ('"(044) 2345-6789"', "+914423456789", "IN"),
+        ('"tel:+919840012345"', "+919840012345", "IN"),
+        ('"98400.12345"', "+919840012345", "IN"),
+        ('"98400 or 12345"', None, None),
         ('"209_1111113"', None, None),
         ('"anonymous"', None, None),
         ('"+"', None, None),
@@ -558,3 +564,28 @@ def test_an_odd_value_in_any_field_parses_or_is_malformed(field, value):
 def test_any_other_document_in_place_of_a_leg_is_malformed(document):
     with pytest.raises(MalformedError, match=r"cdr\[0\]"):
         parse_text(json.dumps(document))
+
+
+# --- What other senders write ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["rate", "balance", "duration"])
+@pytest.mark.parametrize("sent", ['""', '"  "'])
+def test_an_empty_text_in_the_place_of_a_number_is_not_sent(field, sent):
+    leg = parse(**{field: sent})
+
+    assert {"rate": leg.rate, "balance": leg.balance, "duration": leg.duration_seconds}[field] is None
+
+
+@pytest.mark.parametrize("sent", ["0e-300000000", "0e-999999999", "1e-300000000", "1e999999999"])
+@pytest.mark.parametrize("field", ["from_", "to", "rate", "balance", "duration", "time", "more"])
+def test_a_huge_exponent_is_never_written_out(field, sent):
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(MalformedError):
+            parse(**{field: sent})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 1_000_000  # bytes, where the digits would take hundreds of millions
