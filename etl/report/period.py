@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import cached_property
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -29,22 +29,11 @@ class Period:
     since: datetime
     until: datetime
     zone: tzinfo
-    zone_name: str
-
-    @property
-    def length(self) -> timedelta:
-        """The elapsed time."""
-        return self.until.astimezone(UTC) - self.since.astimezone(UTC)
 
     @property
     def last_day(self) -> date:
         """The day of the last instant."""
         return (self.until.astimezone(UTC) - timedelta.resolution).astimezone(self.zone).date()
-
-    @property
-    def is_whole_days(self) -> bool:
-        """Whether it starts and ends at midnight."""
-        return self.since.time() == self.until.time() == time.min
 
     @cached_property
     def is_by_month(self) -> bool:
@@ -97,9 +86,7 @@ def _suggestion(name: str) -> str:
     return "Use an IANA name such as Asia/Kolkata or Europe/Berlin"
 
 
-def choose_period(
-    since: datetime | None, until: datetime | None, *, zone: tzinfo, zone_name: str, now: datetime
-) -> Period:
+def choose_period(since: datetime | None, until: datetime | None, *, zone: tzinfo, now: datetime) -> Period:
     """The requested period.
 
     Default: the last 30 full days. With only `since`: until now. With only `until`: the 30 days before it.
@@ -108,7 +95,6 @@ def choose_period(
         since: its start; in `zone` if it has no zone of its own.
         until: its end; in `zone` if it has no zone of its own.
         zone: the zone of the report's days and hours.
-        zone_name: the name of that zone.
         now: the current time, aware.
 
     Raises:
@@ -128,7 +114,7 @@ def choose_period(
             f"--since {begin:%Y-%m-%d %H:%M} is not before --until ({shown_end})",
             remedy="Swap or change them",
         )
-    return Period(begin, end, zone, zone_name)
+    return Period(begin, end, zone)
 
 
 def _days_before(end: datetime) -> datetime:

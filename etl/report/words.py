@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
+from itertools import pairwise
 
 from etl.report.figures import LEAST_TOP_UP, TALK_TIMES, Balance, Coverage
 from etl.report.period import Period
@@ -29,6 +30,13 @@ TOP_UPS = (
 )
 _FEWEST_DECIMALS = 2
 _MINUTE, _HOUR = 60, 3600
+TALK_TIME_LABELS = (
+    *(
+        f"{low}–{high} s" if low < _MINUTE else f"{low // _MINUTE}–{high // _MINUTE} min"
+        for low, high in pairwise(TALK_TIMES)
+    ),
+    f"{TALK_TIMES[-1] // _MINUTE} min and more",
+)
 
 
 def number(value: int | None) -> str:
@@ -78,20 +86,6 @@ def duration(seconds: int | float | None) -> str:  # noqa: PYI041 (an average sh
     return f"{whole // _HOUR:,} h {whole % _HOUR // _MINUTE:02d} min"
 
 
-def talk_time_label(n: int) -> str:
-    """A range of talk times: 10–30 s, 1–2 min, 60 min and more."""
-    low = TALK_TIMES[n]
-    if n == len(TALK_TIMES) - 1:
-        return f"{low // _MINUTE} min and more"
-    high = TALK_TIMES[n + 1]
-    if low < _MINUTE:
-        return f"{low}–{high} s"
-    return f"{low // _MINUTE}–{high // _MINUTE} min"
-
-
-TALK_TIME_LABELS = tuple(talk_time_label(n) for n in range(len(TALK_TIMES)))
-
-
 def instant(value: datetime) -> str:
     """An instant, in its own zone, to the second."""
     return f"{value:%Y-%m-%d %H:%M:%S}"
@@ -100,10 +94,10 @@ def instant(value: datetime) -> str:
 def period_text(period: Period) -> str:
     """A period with its zone: 1 March 2022 to 31 March 2022 (Asia/Kolkata). Only part days have times."""
     since, until = period.since, period.until
-    if period.is_whole_days:
+    if since.time() == until.time() == time.min:
         days = dict.fromkeys([_day(since), _day(period.last_day)])
-        return f"{' to '.join(days)} ({period.zone_name})"
-    return f"{_day(since)}, {since:%H:%M} to {_day(until)}, {until:%H:%M} ({period.zone_name})"
+        return f"{' to '.join(days)} ({period.zone})"
+    return f"{_day(since)}, {since:%H:%M} to {_day(until)}, {until:%H:%M} ({period.zone})"
 
 
 def _day(day: date) -> str:
