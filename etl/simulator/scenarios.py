@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import string
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -258,7 +259,7 @@ _DEMO_FAULTS = (
 )
 _DEMO_SHARE = 0.012
 
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _ID_LENGTH = 43
 
 
@@ -312,12 +313,8 @@ def reply_to(name: str, legs: list[SentLeg], *, asked_before: int = 0, failures:
 
 def make_request_id(number: int, seed: int = 1) -> str:
     """Make the ID with this number: 43 characters like the vendor's, the same for the same seed."""
-    value = int.from_bytes(hashlib.blake2b(f"request {seed}:{number}".encode()).digest())
-    characters = []
-    for _ in range(_ID_LENGTH):
-        value, position = divmod(value, len(_ALPHABET))
-        characters.append(_ALPHABET[position])
-    return "".join(characters)
+    dice = calls.Dice(hashlib.blake2b(f"request {seed}:{number}".encode()).digest())
+    return "".join(_ALPHABET[dice.below(len(_ALPHABET))] for _ in range(_ID_LENGTH))
 
 
 def parse_faults(spec: str) -> Mapping[str, float]:

@@ -95,8 +95,7 @@ class Simulator:
         self.headers_seen: Mapping[str, str] = {}  # of the last question, names in lower case
         self._clock = clock
         self._outage: str | None = None
-        self._calls: dict[str, int] = {}
-        self._calls_in_outage: dict[str, int] = {}
+        self._calls, self._calls_in_outage = Counter[str](), Counter[str]()
         self._first_asked: dict[str, float] = {}
         self._clients: set[asyncio.StreamWriter] = set()
         self._thread: threading.Thread | None = None
@@ -111,14 +110,13 @@ class Simulator:
     def outage(self) -> str | None:
         """The scenario that every question gets, whatever its ID and its credentials; None for none.
 
-        `stall` is short for `stall_headers`. An ask during an outage counts as a call, but not as one of the
-        asks after which `late`, `flaky_500` and similar scenarios give legs.
+        An ask during an outage counts as a call, but not as one of the asks after which `late`, `flaky_500`
+        and similar scenarios give legs.
         """
         return self._outage
 
     @outage.setter
     def outage(self, scenario: str | None) -> None:
-        scenario = "stall_headers" if scenario == "stall" else scenario
         if scenario is not None:
             check_scenario(scenario)
         self._outage = scenario
@@ -126,7 +124,7 @@ class Simulator:
     @property
     def calls(self) -> Counter[str]:
         """How often each request ID was asked for with right credentials, as of now."""
-        return Counter(dict(self._calls))
+        return self._calls.copy()
 
     @property
     def total_calls(self) -> int:
@@ -309,28 +307,20 @@ class Simulator:
         return request_id if request_id and secret == right else None
 
     def _answer(self, request_id: str | None) -> Reply:
-        outage = self._outage
+        outage, asked_before = self._outage, 0
         if request_id is None:
             self.unauthorized_calls += 1
-            if outage is not None:
-                return self._reply(outage, "", 0)
-            return _REFUSED if self.auth_error_form == "body" else _REFUSED._replace(status=404)
-        asked_before = self._count(request_id, outage)
-        scenario = outage or scenario_of(request_id, self.seed, self.weights)
-        if SCENARIOS[scenario].has_just_ended:
-            self._first_asked.setdefault(request_id, self._clock())
-        return self._reply(scenario, request_id, asked_before)
-
-    def _count(self, request_id: str, outage: str | None) -> int:
-        """Count this ask; returns how many there were before it outside outages."""
-        before = self._calls.get(request_id, 0)
-        self._calls[request_id] = before + 1
-        in_outages = self._calls_in_outage.get(request_id, 0)
-        if outage:
-            self._calls_in_outage[request_id] = in_outages + 1
-        return before - in_outages
-
-    def _reply(self, scenario: str, request_id: str, asked_before: int) -> Reply:
+            if outage is None:
+                return _REFUSED if self.auth_error_form == "body" else _REFUSED._replace(status=404)
+            scenario, request_id = outage, ""
+        else:
+            scenario = outage or scenario_of(request_id, self.seed, self.weights)
+            asked_before = self._calls[request_id] - self._calls_in_outage[request_id]
+            self._calls[request_id] += 1
+            if outage:
+                self._calls_in_outage[request_id] += 1
+            if SCENARIOS[scenario].has_just_ended:
+                self._first_asked.setdefault(request_id, self._clock())
         legs = self._legs(scenario, request_id, asked_before)
         return reply_to(scenario, legs, asked_before=asked_before, failures=self.failures)
 
