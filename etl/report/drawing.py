@@ -135,10 +135,8 @@ def draw_balance(balance: Balance, period: Period, name: str) -> Markup:
         points = balance.curve.values()
         axes.plot([at for at, _ in points], [float(amount) for _, amount in points],
                   drawstyle="steps-post", color=SERIES[0], linewidth=1.2)  # fmt: skip
-        if balance.largest_top_ups:
-            axes.plot([one.at for one in balance.largest_top_ups],
-                      [float(one.after) for one in balance.largest_top_ups],
-                      "^", color=SERIES[1], markersize=6)  # fmt: skip
+        for rise in balance.largest_top_ups:
+            axes.plot(rise.at, float(rise.after), "^", color=SERIES[1], markersize=6)
         if not period.is_by_month:
             axes.set_xlim(period.since, period.until)
         _values(axes.yaxis, "balance")

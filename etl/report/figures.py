@@ -139,7 +139,7 @@ class Traffic:
         if self.period.is_by_month and tallies:
             first, last = min(tallies), max(tallies)
             is_short = (last.year - first.year) * 12 <= _MOST_MONTHS
-            shown = iter([month for month in shown if first <= month <= last] if is_short else [])
+            shown = [month for month in shown if first <= month <= last] if is_short else []
         return {day: tallies[day] for day in sorted({*shown, *tallies})}
 
     @cached_property

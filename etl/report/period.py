@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import cached_property
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -45,17 +44,13 @@ class Period:
         day = instant.astimezone(self.zone).date()
         return day.replace(day=1) if self.is_by_month else day
 
-    def days(self) -> Iterator[date]:
+    def days(self) -> list[date]:
         """Every day of the period; of a long one the first day of every month."""
-        day, last = self.day_of(self.since), self.last_day
-        while day <= last:
-            yield day
-            if self.is_by_month:
-                if (day.year, day.month) == (9999, 12):
-                    return
-                day = date(day.year + day.month // 12, day.month % 12 + 1, 1)
-            else:
-                day += timedelta(days=1)
+        first, last = self.since.date(), self.last_day
+        if self.is_by_month:
+            months = range(first.year * 12 + first.month - 1, last.year * 12 + last.month)
+            return [date(number // 12, number % 12 + 1, 1) for number in months]
+        return [date.fromordinal(number) for number in range(first.toordinal(), last.toordinal() + 1)]
 
 
 def read_zone(name: str) -> tzinfo:
@@ -102,7 +97,7 @@ def choose_period(since: datetime | None, until: datetime | None, *, zone: tzinf
     """
     chosen_end = now if until is None else until
     if since is None and until is None:
-        chosen_end = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+        chosen_end = datetime.combine(now.astimezone(zone), time.min)
     end = _in_zone(chosen_end, zone)
     if since is None:
         # Counted from the end as written: a midnight that the clocks skip is 1:00 on the clock.

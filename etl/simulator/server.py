@@ -10,8 +10,9 @@ import socket
 import struct
 import threading
 import time
+from asyncio import StreamReader, StreamWriter
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Literal, NamedTuple, Self
@@ -97,7 +98,7 @@ class Simulator:
         self._outage: str | None = None
         self._calls, self._calls_in_outage = Counter[str](), Counter[str]()
         self._first_asked: dict[str, float] = {}
-        self._clients: set[asyncio.StreamWriter] = set()
+        self._clients: set[StreamWriter] = set()
         self._thread: threading.Thread | None = None
         self._end_thread: Callable[[], object] = lambda: None
 
@@ -193,10 +194,7 @@ class Simulator:
         return listening
 
     async def _serve(
-        self,
-        listening: socket.socket,
-        on_ready: Callable[[], object],
-        signals: tuple[signal.Signals, ...] = (),
+        self, listening: socket.socket, on_ready: Callable[[], object], signals: Sequence[signal.Signals] = ()
     ) -> None:
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
         self._end_thread = lambda: loop.call_soon_threadsafe(stopping.set)
@@ -217,7 +215,7 @@ class Simulator:
             await asyncio.sleep(0)
         server.close()
 
-    async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_client(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Answer the requests of a connection in order, until one of them or the client ends it."""
         self.connections_opened += 1
         self._clients.add(writer)
@@ -230,7 +228,7 @@ class Simulator:
             self._clients.discard(writer)
             writer.close()
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _exchange(self, reader: StreamReader, writer: StreamWriter) -> bool:
         """Answer one request; returns whether the connection stays open for the next."""
         try:
             head = _parse_head(await reader.readuntil(b"\r\n\r\n"))
@@ -244,12 +242,7 @@ class Simulator:
         return await self._send(self._reply_to(head, body), reader, writer, keeps_alive=head.keeps_alive)
 
     async def _send(
-        self,
-        reply: Reply,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        *,
-        keeps_alive: bool = False,
+        self, reply: Reply, reader: StreamReader, writer: StreamWriter, *, keeps_alive: bool = False
     ) -> bool:
         """Send a reply in its manner; returns whether the connection stays open."""
         manner = reply.manner
@@ -352,8 +345,7 @@ def _parse_head(head: bytes) -> _Head:
         ValueError: they are malformed, or announce a body that this server does not read.
     """
     first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
-    fields = [line.partition(":") for line in lines]
-    headers = {name.lower(): value.strip() for name, _, value in fields}
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     try:
         method, target, version = first.split(" ")
         length = int(headers.get("content-length", "0"))
