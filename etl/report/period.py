@@ -114,13 +114,13 @@ def choose_period(since: datetime | None, until: datetime | None, *, zone: tzinf
 
 def _days_before(end: datetime) -> datetime:
     """The default start, by wall-clock time: at midnight if the end is."""
-    ordinal = end.toordinal() - _DEFAULT_DAYS
-    if ordinal < 1:
+    try:
+        return end.replace(tzinfo=None) - timedelta(days=_DEFAULT_DAYS)
+    except OverflowError:
         raise UsageError(
             f"--until {end:%Y-%m-%d} is too early: 30 days before is not in the years 1 to 9999",
             remedy="Choose a later one",
-        )
-    return datetime.combine(date.fromordinal(ordinal), end.time())
+        ) from None
 
 
 def _in_zone(instant: datetime, zone: tzinfo) -> datetime:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from itertools import pairwise
@@ -119,38 +119,32 @@ def raw(value: object) -> str:
             return str(value)
 
 
-def coverage_sentences(coverage: Coverage) -> list[str]:
+def coverage_sentences(coverage: Coverage) -> Iterator[str]:
     """What a reader must know before any number: how complete the data is, and what is missing.
 
     The first sentence says until when all requests are finished. Commands are between backticks.
     """
     latest, total = coverage.last_enqueued_at, coverage.total
     if latest is None:
-        return ["No request was ever enqueued, so nothing is known about any call."]
-    sentences = [_completeness(coverage, latest)]
+        yield "No request was ever enqueued, so nothing is known about any call."
+        return
+    yield _completeness(coverage, latest)
     if not coverage.accounts:
-        sentences.append("No request was enqueued in this period.")
+        yield "No request was enqueued in this period."
     if dead := total["dead"]:
-        noun = counted(dead, "request of this period is", "requests of this period are")
-        sentences.append(
-            f"{noun} dead, so calls may be missing. `cdr-sync requests list --state dead` shows the reasons."
-        )
+        noun = counted(dead, "request of this period is dead", "requests of this period are dead")
+        yield f"{noun}, so calls may be missing. `cdr-sync requests list --state dead` shows the reasons."
     if elsewhere := coverage.dead - dead:
         noun = counted(elsewhere, "request that was", "requests that were")
         verb = "is" if elsewhere == 1 else "are"
-        sentences.append(
-            f"{noun} enqueued at another time {verb} dead and may also have had calls in this period."
-        )
+        yield f"{noun} enqueued at another time {verb} dead and may also have had calls in this period."
     if empty := total["without_legs"]:
-        sentences.append(f"The API returned no call for {counted(empty, 'request', 'requests')}.")
+        yield f"The API returned no call for {counted(empty, 'request', 'requests')}."
     if cancelled := total["cancelled"]:
-        sentences.append(f"{counted(cancelled, 'request was', 'requests were')} cancelled.")
+        yield f"{counted(cancelled, 'request was', 'requests were')} cancelled."
     if legs := coverage.missing_legs:
-        sentences.append(
-            f"{counted(legs, 'leg is', 'legs are')} left out because a later answer no longer contained "
-            f"{'it' if legs == 1 else 'them'}."
-        )
-    return sentences
+        noun, it = counted(legs, "leg is", "legs are"), "it" if legs == 1 else "them"
+        yield f"{noun} left out because a later answer no longer contained {it}."
 
 
 def _completeness(coverage: Coverage, latest: datetime) -> str:

@@ -222,7 +222,7 @@ def coverage(counts=DONE, waiting=(), last=NOON, missing=0, dead=0):
 
 
 def sentences(*args, **options):
-    return coverage_sentences(coverage(*args, **options))
+    return list(coverage_sentences(coverage(*args, **options)))
 
 
 def test_data_is_complete_until_the_first_request_that_waits():
