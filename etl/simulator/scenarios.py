@@ -313,8 +313,12 @@ def reply_to(name: str, legs: list[SentLeg], *, asked_before: int = 0, failures:
 
 def make_request_id(number: int, seed: int = 1) -> str:
     """Make the ID with this number: 43 characters like the vendor's, the same for the same seed."""
-    dice = calls.Dice(hashlib.blake2b(f"request {seed}:{number}".encode()).digest())
-    return "".join(_ALPHABET[dice.below(len(_ALPHABET))] for _ in range(_ID_LENGTH))
+    value = int.from_bytes(hashlib.blake2b(f"request {seed}:{number}".encode()).digest())
+    characters = []
+    for _ in range(_ID_LENGTH):
+        value, position = divmod(value, len(_ALPHABET))
+        characters.append(_ALPHABET[position])
+    return "".join(characters)
 
 
 def parse_faults(spec: str) -> Mapping[str, float]:

@@ -308,7 +308,7 @@ class Simulator:
             scenario, request_id = outage, ""
         else:
             scenario = outage or scenario_of(request_id, self.seed, self.weights)
-            asked_before = self._calls[request_id] - self._calls_in_outage[request_id]
+            asked_before = self._calls[request_id] - self._calls_in_outage.get(request_id, 0)
             self._calls[request_id] += 1
             if outage:
                 self._calls_in_outage[request_id] += 1
