@@ -1,11 +1,11 @@
--- A role for who watches the job, such as Grafana's dashboard of its health: queue, runs and breakers, without the
--- tokens of claims and without anybody's number. Run it as the owner of the database and of its tables, who has
--- CREATEROLE, or as a superuser:
+-- A role for monitoring, such as Grafana's dashboard of the job's health. It reads queue, runs and breakers, but no
+-- tokens and no phone numbers. Run this file as a superuser, or as the owner of the database and its tables with
+-- CREATEROLE:
 --
 --   psql -X -v ON_ERROR_STOP=1 -v monitor=cdr_monitor -f deploy/sql/monitor-postgresql.sql postgresql://OWNER@HOST/cdr
 --
--- Then give it a password with psql's \password cdr_monitor, which sends no plain text. Run this file again after
--- each `cdr-sync db upgrade`. Run twice, it changes nothing.
+-- Then set a password with psql's \password cdr_monitor, which sends no plain text. Run this file again after each
+-- `cdr-sync db upgrade`. It is safe to repeat.
 
 \if :{?monitor}
 \else
@@ -20,13 +20,14 @@ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'monitor') \gexec
 SELECT current_database() AS database, relnamespace::regnamespace::text AS schema, relowner::regrole::text AS owner
 FROM pg_class WHERE oid = 'call_legs'::regclass \gset
 
--- Everybody may make temporary tables, and before PostgreSQL 15 tables in the schema `public`: the owner still may.
+-- By default every role may create temporary tables, and before PostgreSQL 15 tables in the schema `public`. Only the
+-- owner keeps these rights.
 GRANT CREATE ON SCHEMA :schema TO :owner;
 GRANT TEMPORARY ON DATABASE :"database" TO :owner;
 REVOKE CREATE ON SCHEMA :schema FROM PUBLIC;
 REVOKE TEMPORARY ON DATABASE :"database" FROM PUBLIC;
 
--- Large objects may be made by everybody, and sorts may fill the disk: only a superuser can change that.
+-- By default every role may create large objects, and its sorts may fill the disk. Only a superuser can change that.
 SELECT 'REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC'
 WHERE (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \gexec
 SELECT format('ALTER ROLE %I IN DATABASE %I SET temp_file_limit = %L', :'monitor', :'database', '10GB')

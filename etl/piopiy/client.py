@@ -1,49 +1,29 @@
 """The HTTP client of the API: one POST per call, and what came back.
 
 `etl.cdr.answers` reads what the answer means. Here a call has one deadline for all its steps and a limit on
-the size of the answer; nothing is redirected or retried; every error of requests, urllib3, ssl and socket
-becomes an error of ours. Nothing is taken from the environment: no proxy, no netrc, no CA bundle.
+the size of the answer; nothing is redirected or retried; all errors are ours (see `etl.piopiy.http1`).
+Nothing is taken from the environment: no proxy, no netrc, no CA bundle.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import mktime_tz, parsedate_tz
-from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-import urllib3
-from urllib3.exceptions import (
-    DecodeError,
-    HTTPError,
-    NewConnectionError,
-    ProxyError,
-    ProxySchemeUnsupported,
-)
 
 from etl import __version__
-from etl.errors import (
-    CallConnectionError,
-    CallTimeoutError,
-    RedirectedError,
-    RequestError,
-    SettingsError,
-    TooLargeError,
-)
-from etl.piopiy.http1 import BoundedAdapter, WholeCall, needs_tls, tls_context
+from etl.errors import RedirectedError, SettingsError
+from etl.piopiy.http1 import DeadlineAdapter, needs_tls, tls_context
 
 USER_AGENT = f"piopiy-cdr-sync/{__version__} (+python-requests/{requests.__version__})"
 MAX_BYTES = 4 * 1024 * 1024
 LONGEST_RETRY_AFTER = 1e9  # seconds, 31 years: fits an interval of every database
-_PIECE = 64 * 1024
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
-_FOREIGN = (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ProxySchemeUnsupported)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +71,6 @@ class CdrApi:
         user_agent: str = USER_AGENT,
     ) -> None:
         self._timeout = timeout
-        self._max_bytes = max_bytes
-        self._proxies = {"http": proxy, "https": proxy} if proxy else {}
         headers = {
             "User-Agent": user_agent,
             "Content-Type": "application/json",
@@ -101,15 +79,14 @@ class CdrApi:
         }
         try:
             self._request = requests.Request("POST", url, headers=headers).prepare()
-            self._adapter = BoundedAdapter(tls_context(ca_file) if needs_tls(url, proxy) else None)
-            self._adapter.get_connection_with_tls_context(self._request, True, self._proxies)
-        except (ValueError, OSError, HTTPError):
+            tls = tls_context(ca_file) if needs_tls(url) else None
+            self._adapter = DeadlineAdapter(url, max_bytes=max_bytes, proxy=proxy, tls=tls)
+        except (ValueError, OSError):
             # Without the cause: it would repeat the URL, and a proxy's URL can contain a password.
             raise SettingsError(
                 "The URL of the API, the URL of the proxy, or the CA file is not valid",
                 remedy="Check api_url and proxy in the settings",
             ) from None
-        self._host = urlsplit(self._request.url or "").hostname or ""
 
     def fetch_answer(self, request_id: str, credentials: Credentials) -> HttpAnswer:
         """Ask about one request, once, and return the response, whatever it means.
@@ -125,55 +102,23 @@ class CdrApi:
         request = self._request
         request.body = body
         request.headers["Content-Length"] = str(len(body))
-        handled_before = sys.exception()
-        response = None
         try:
             # requests.Session calls the adapter in the end. What the session adds (redirects, cookies, hooks,
             # the environment) is not wanted here, and takes half of the CPU time of a call.
-            deadline: Any = WholeCall(self._timeout)  # requests accepts urllib3's Timeout, its stubs do not
-            response = self._adapter.send(request, stream=True, timeout=deadline, proxies=self._proxies)
-            return self._read(response.raw)
-        except _FOREIGN as error:
-            chain = list(_causes(error, until=handled_before))
-            # A cause can quote the server, and the server can quote the secret that was sent to it.
-            secret = credentials.secret
-            echoed = bool(secret) and any(secret in f"{cause} {cause!r}" for cause in chain)
-            raise self._translated(chain) from (None if echoed else error)
+            response = self._adapter.send(request, timeout=self._timeout)
         finally:
-            request.body = None  # errors of requests keep the request: remove the secret from it
-            if response is not None:
-                # Returns the connection to the pool if the body was read completely, else closes it.
-                response.close()
+            request.body = None  # no error keeps the secret alive
+        status = response.status_code
+        if 300 <= status < 400:  # noqa: PLR2004 (3xx)
+            where = _host_of(response.headers.get("Location"))
+            raise RedirectedError(
+                f"HTTP status {status} redirects to {where}, which is not followed", http_status=status
+            )
+        return HttpAnswer(status, response.content, retry_after_of(response.headers))
 
     def close(self) -> None:
         """Close the connection."""
         self._adapter.close()
-
-    def _read(self, raw: urllib3.HTTPResponse) -> HttpAnswer:
-        status = raw.status
-        if 300 <= status < 400:  # noqa: PLR2004 (3xx)
-            where = _host_of(raw.headers.get("Location"))
-            raise RedirectedError(
-                f"HTTP status {status} redirects to {where}, which is not followed", http_status=status
-            )
-        pieces: list[bytes] = []
-        size = 0
-        while piece := raw.read(_PIECE, decode_content=True):
-            size += len(piece)
-            if size > self._max_bytes:
-                raise TooLargeError(
-                    f"the body has more than {self._max_bytes} bytes, too many for an answer",
-                    http_status=status,
-                )
-            pieces.append(piece)
-        return HttpAnswer(status=status, body=b"".join(pieces), retry_after=retry_after_of(raw.headers))
-
-    def _translated(self, chain: list[BaseException]) -> RequestError:
-        if any(_is_timeout(cause) for cause in chain):
-            return CallTimeoutError(f"no complete answer from {self._host} within {self._timeout:g} s")
-        at_proxy = any(isinstance(cause, ProxyError) for cause in chain)
-        where = f"the proxy for {self._host}" if at_proxy else self._host
-        return CallConnectionError(f"the call to {where} failed: {_reason(chain)}")
 
 
 # --- Response headers --------------------------------------------------------------------------------
@@ -210,41 +155,3 @@ def _host_of(location: str | None) -> str:
     except ValueError:
         host = None
     return f"the host {host[:100]!r}" if host else "an address without a host"
-
-
-# --- Foreign errors, translated once -----------------------------------------------------------------
-
-
-def _causes(error: BaseException, *, until: BaseException | None) -> Iterator[BaseException]:
-    """An error and its causes, the outermost first, without what the caller was already handling."""
-    cause: BaseException | None = error
-    seen: set[int] = set()
-    while cause is not None and cause is not until and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        # urllib3 also passes errors as arguments of errors that it never raises.
-        wrapped = next((each for each in cause.args if isinstance(each, BaseException)), None)
-        cause = cause.__cause__ or cause.__context__ or wrapped
-
-
-def _is_timeout(cause: BaseException) -> bool:
-    if isinstance(cause, NewConnectionError):  # a subclass of a time-out, but not one
-        return False
-    return isinstance(cause, (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError))
-
-
-def _reason(chain: list[BaseException]) -> str:
-    """What the innermost error says, without anything that was sent."""
-    for cause in reversed(chain):
-        match cause:
-            case http.client.RemoteDisconnected():
-                return "the connection was closed without an answer"
-            case http.client.IncompleteRead():
-                return "the body was cut short"
-            case DecodeError():
-                return "the body's compression is broken"
-            case requests.RequestException():
-                continue
-            case OSError():
-                return cause.strerror or str(cause)
-    return type(chain[-1]).__name__

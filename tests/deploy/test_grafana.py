@@ -203,13 +203,13 @@ def test_the_figures_are_those_of_the_database(ask, filled):
     by_title = {panel.panel["title"]: (panel.sql, panel.dashboard) for panel in PANELS}
     ((calls, answered, *_),) = ask(*by_title["In this period"])[1]
     by_hour = ask(*by_title["Calls"], bucket="1h")[1]
-    talks = ask(*by_title["How long calls talked"])[1]
+    talks = ask(*by_title["Talk time of calls"])[1]
 
     assert calls == states["done"]
     assert sum(row[1] for row in by_hour) == sum(row[1] for row in talks) == answered
     assert sum(row[2] for row in by_hour) == calls - answered
     assert dict(ask(*by_title["Queue by state"])[1]) == states
-    assert sum(row[1] for row in ask(*by_title["API calls a day"])[1]) > calls
+    assert sum(row[1] for row in ask(*by_title["API calls per day"])[1]) > calls
 
 
 @on_postgresql

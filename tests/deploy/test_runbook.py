@@ -58,7 +58,7 @@ def test_every_exit_code_is_explained(path, heading):
 
 def test_every_error_kind_is_explained():
     kinds = {error.reason for error in family(RequestError)} | {settle._UNEXPECTED, "lease_expired"}
-    rows = table_in(OPERATE.read_text(), "`last_error_kind`")
+    rows = table_in(OPERATE.read_text(), "Error kinds")
 
     assert "'lease_expired'" in Path(queue.__file__).read_text()
     assert sorted(cell.strip("`") for cell, *_ in rows) == sorted(kinds)
@@ -70,7 +70,7 @@ def test_every_metric_is_explained():
         re.sub("_(bucket|count|sum)$", "", name): labels - {"le"}
         for name, labels in written_metrics().items()
     }
-    rows = table_in(OPERATE.read_text(), "Monitoring")
+    rows = table_in(OPERATE.read_text(), "Metrics")
     explained = {
         match[1]: set(filter(None, (match[2] or "").split(",")))
         for cell, _ in rows

@@ -115,7 +115,7 @@ def test_exit_codes_after_which_nothing_is_to_be_done_are_no_failures():
         code
         for codes, _, remedy in table_in(OPERATE.read_text(), "Exit codes")
         for code in codes.split(", ")
-        if re.match("nothing(?!, if it passes)", remedy)
+        if remedy.startswith("nothing")
     }
 
     assert {"0", *unit("cdr-sync.service")["SuccessExitStatus"][0].split()} == harmless

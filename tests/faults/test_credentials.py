@@ -35,9 +35,8 @@ def test_wrong_credentials_with_a_thousand_due_cost_few_calls_and_no_attempt(sit
 
 def told(how):
     return (
-        f"PIOPIY refuses the credentials of account 'default' ({how}: 'Invalid app id or secret'). Check its "
-        "app ID and secret; `cdr-sync doctor` tries them. Every request was given back, and no attempt was "
-        "used."
+        f"PIOPIY rejects the credentials of account 'default' ({how}: 'Invalid app id or secret'). Check its "
+        "app ID and secret: `cdr-sync doctor` tries them. All requests were given back; no attempt was used."
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import re
 from pathlib import Path
 from time import monotonic
@@ -14,8 +13,8 @@ from support.operators import finish
 from support.systems import a_moment, numbered
 
 from etl.db.tables import cdr_requests, metadata
+from etl.piopiy import http1
 from etl.piopiy.client import CdrApi, HttpAnswer
-from etl.piopiy.http1 import _BoundedConnection
 from etl.simulator.server import Simulator
 
 DRIP = 0.03  # seconds per byte: ten or more for an answer, and much less between two bytes
@@ -78,7 +77,7 @@ def kinds_of(rows):
 def test_without_one_deadline_for_all_of_a_call_it_lasts_as_long_as_the_api_likes(
     site, scenario, monkeypatch
 ):
-    monkeypatch.setattr(_BoundedConnection, "response_class", http.client.HTTPResponse)
+    monkeypatch.setattr(http1, "_left", lambda _ends_at: DEADLINE)  # each step has all of the time
     site.simulator.drip_pause = DRIP
     site.enqueue(f"{scenario}-1")
     began = monotonic()

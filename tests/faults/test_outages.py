@@ -15,8 +15,8 @@ from etl.db.tables import cdr_requests, sync_runs
 
 REFUSED = (
     "The API does not work for account 'default' (the call to 127.0.0.1 failed: Connection refused). "
-    "Nothing is lost: every request was given back, and the next run tries again. "
-    "`cdr-sync status` tells since when."
+    "Nothing is lost: all requests were given back, and the next run tries again. "
+    "`cdr-sync status` shows since when."
 )
 FEW = 12  # calls of a run that finds the API down: a row of five, as many on their way, the canary
 
@@ -91,7 +91,7 @@ def test_an_api_that_cannot_be_connected_to_is_down_and_no_requests_failure(site
     after = site.sync()
 
     assert down.exit_code == 69
-    assert word in down.api_down["default"]
+    assert word in str(down.api_down["default"])
     assert (untouched, states) == (True, {"pending": 40})
     assert (after.exit_code, after.counts["done"]) == (0, 40)
     site.report(f"{word}: exit 69, no attempt used, then all in one run")

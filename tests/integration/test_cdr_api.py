@@ -378,7 +378,7 @@ def test_after_any_failure_the_next_call_has_a_fresh_connection(serve, api, trou
         once(b"SSH-2.0-OpenSSH_9.2p1\r\n"),
         once(b"HTTP/1.1 abc OK\r\n\r\n"),
         once(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
-        once(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500 + b"\r\n"),
+        once(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000 + b"\r\n"),
         once(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n"),
         once(answer(b"this is not gzip", "Content-Encoding: gzip")),
     ],
@@ -394,7 +394,7 @@ def test_after_any_failure_the_next_call_has_a_fresh_connection(serve, api, trou
         "no HTTP",
         "no status",
         "two lengths",
-        "too many headers",
+        "too many bytes of headers",
         "header too long",
         "broken compression",
     ],
@@ -408,10 +408,9 @@ def test_a_broken_answer_is_a_connection_error(serve, api, handle):
     assert SECRET not in shown(caught.value)
 
 
-def test_headers_that_end_early_leave_an_answer_without_a_body(serve, api):
-    asked = api(serve(once(b"HTTP/1.1 200 OK\r\nContent-Le")).url)
-
-    assert ask(asked) == HttpAnswer(200, b"", None)
+def test_headers_that_end_early_are_no_answer(serve, api):
+    with pytest.raises(CallConnectionError, match="cut short"):
+        ask(api(serve(once(b"HTTP/1.1 200 OK\r\nContent-Le")).url))
 
 
 def test_a_refused_connection_says_so(api):
@@ -694,9 +693,10 @@ def test_no_object_that_an_error_refers_to_contains_the_secret(serve, api):
     with pytest.raises(CallConnectionError) as caught:
         ask(api(serve(once()).url))
 
-    cause = caught.value.__cause__
-    assert isinstance(cause, requests.RequestException)
-    assert cause.request.body is None
+    frames = traceback.walk_tb(caught.value.__traceback__)
+    requests_at_hand = [frame.f_locals["request"] for frame, _ in frames if "request" in frame.f_locals]
+    assert requests_at_hand
+    assert {request.body for request in requests_at_hand} == {None}
 
 
 def test_an_error_that_is_already_being_handled_does_not_change_the_translation(serve, api):
@@ -779,6 +779,7 @@ def test_a_dead_proxy_is_named_in_the_error(api):
         {"url": "no-scheme.example/hunter2"},
         {"url": "ftp://hunter2.example/"},
         {"url": "https://api.example/", "proxy": "http://user:hunter2@127.0.0.1:port"},
+        {"url": "https://api.example/", "proxy": "https://user:hunter2@127.0.0.1:3128"},
         {"url": "https://api.example/", "ca_file": "/no/such/hunter2.pem"},
     ],
 )
@@ -848,11 +849,11 @@ def test_a_certificate_for_another_name_is_rejected(serve, api, tls, certificate
 def test_all_clients_share_one_tls_context(api):
     clients = [api("https://api.example/"), api("https://api.example/"), api("https://other.example/")]
 
-    assert len({id(client._adapter._tls) for client in clients}) == 1
+    assert len({id(client._adapter.tls) for client in clients}) == 1
 
 
 def test_without_tls_no_ca_bundle_is_loaded(api):
-    assert api("http://api.example/")._adapter._tls is None
+    assert api("http://api.example/")._adapter.tls is None
 
 
 def test_a_server_without_tls_behind_an_https_url_is_a_connection_error(serve, api):
@@ -919,12 +920,3 @@ def test_a_tunnel_reaches_the_api_and_its_certificate_is_verified(serve, api, tl
     assert headers_of(heads[0])["Proxy-Authorization"] == "Basic dXNlcjpodW50ZXIy"
     with pytest.raises(CallConnectionError, match="certificate verify failed"):
         ask(api(url, proxy=f"http://127.0.0.1:{proxy.port}"))
-
-
-def test_a_proxy_may_use_tls(serve, api, tls, certificate):
-    proxy = serve(always(answer()), tls)
-    asked = api(
-        f"http://api.example{PATH}", proxy=f"https://127.0.0.1:{proxy.port}", ca_file=str(certificate[0])
-    )
-
-    assert ask(asked).body == BODY

@@ -96,7 +96,7 @@ def test_the_page_says_which_queries_the_role_for_analysts_cannot_run():
     queries = {example.title.partition(".")[0]: example.statements.values() for example in EXAMPLES}
     owners = [name for name, statements in queries.items() if any(map(private.search, statements))]
 
-    assert f"may ask all but {' and '.join(owners)}," in PAGE
+    assert f"may run all except {' and '.join(owners)}," in PAGE
 
 
 @pytest.mark.parametrize("example", SHOWN)

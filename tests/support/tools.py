@@ -89,11 +89,18 @@ def written_metrics():
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 
 
+def tables_in(text, heading):
+    """The rows of each Markdown table in the section below a heading, without their heads."""
+    section = re.split(f"^##+ {heading}\n", text, flags=re.MULTILINE)[1].partition("\n## ")[0]
+    return [
+        [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()[2:]]
+        for table in re.findall(r"(?:^\|.*\n?)+", section, re.MULTILINE)
+    ]
+
+
 def table_in(text, heading):
-    """The rows of the first Markdown table after a heading, without its head."""
-    _, _, rest = text.partition(f"\n## {heading}\n")
-    lines = re.search(r"(?:^\|.*\n?)+", rest, re.MULTILINE)[0].splitlines()
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+    """The rows of the first table in the section below a heading."""
+    return tables_in(text, heading)[0]
 
 
 def anchors_in(text):

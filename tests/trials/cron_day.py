@@ -43,7 +43,7 @@ TOLD = {
     65: r"^1 request became dead, malformed_duration-1 \(malformed: `cdr\[0\]\.duration` .+\): "
     r"see `cdr-sync requests list .+`cdr-sync reprocess` ",
     69: r"^The API does not work for account 'default' \(.+\)\. Nothing is lost: .+ next run tries again\.",
-    77: r"^PIOPIY refuses the credentials of account 'default' \(.+\)\. Check its app ID and secret; ",
+    77: r"^PIOPIY rejects the credentials of account 'default' \(.+\)\. Check its app ID and secret: ",
 }
 
 # What waits, and what is known of the API and the last runs; what is over need not be moved.
