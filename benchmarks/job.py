@@ -109,7 +109,7 @@ def report(options: argparse.Namespace, measured: dict[str, list[tuple[float, fl
 
 def request_ids(count: int) -> list[str]:
     """The IDs that every part asks for."""
-    from etl.simulator import make_request_id
+    from etl.simulator.scenarios import make_request_id
 
     return [make_request_id(number) for number in range(count)]
 

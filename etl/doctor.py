@@ -9,9 +9,9 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -36,14 +36,16 @@ from etl.db.engine import (
 )
 from etl.db.errors import user_error
 from etl.errors import (
+    ApiUnavailableError,
     CdrSyncError,
+    CredentialsRefusedError,
     ExitCode,
+    FailedCheckError,
     NotFoundError,
     RateLimitedError,
     RejectedError,
     RequestError,
     SettingsError,
-    gravest,
 )
 from etl.piopiy.client import CdrApi, Credentials
 from etl.redaction import hide_secret_in_bytes
@@ -64,7 +66,7 @@ class Finding:
 
     check: str
     account: str | None = None
-    result: Literal["ok", "warning", "failed", "skipped"]
+    result: Literal["ok", "warning", "failed", "skipped"] = "ok"
     found: str
     remedy: str | None = None
     exit_code: int = ExitCode.OK
@@ -83,7 +85,7 @@ def examine(read_settings: Callable[[], Settings], config: Path) -> Iterator[Fin
         settings = read_settings()
     except SettingsError as error:
         remedy = "Correct the settings named above; README.md describes each one under Settings"
-        yield _raised("configuration", error, remedy=remedy)
+        yield _failed("configuration", error, remedy=remedy)
         yield from (_skipped(check, "configuration") for check in _AFTER_CONFIGURATION)
         return
     yield check_settings(settings, config)
@@ -95,30 +97,13 @@ def examine(read_settings: Callable[[], Settings], config: Path) -> Iterator[Fin
     if not settings.accounts:
         yield _skipped("api", "accounts")
     for account in settings.accounts.values():
-        yield _check_api(settings, account, canaries.get(account.name))
+        yield replace(_check_api(settings, account, canaries.get(account.name)), account=account.name)
 
 
-def exit_code_of(findings: Iterable[Finding]) -> int:
-    """The exit code of all checks together: that of the gravest failure."""
-    return gravest(finding.exit_code for finding in findings)
-
-
-def _ok(check: str, found: str, *, account: str | None = None) -> Finding:
-    return Finding(check=check, account=account, result="ok", found=found)
-
-
-def _warning(check: str, found: str, *, remedy: str, account: str | None = None) -> Finding:
-    return Finding(check=check, account=account, result="warning", found=found, remedy=remedy)
-
-
-def _failed(check: str, found: str, *, remedy: str, code: ExitCode, account: str | None = None) -> Finding:
-    return Finding(check=check, account=account, result="failed", found=found, remedy=remedy, exit_code=code)
-
-
-def _raised(check: str, error: CdrSyncError, *, remedy: str, account: str | None = None) -> Finding:
+def _failed(check: str, error: CdrSyncError, *, remedy: str = "") -> Finding:
     """A check that ended with an error; `remedy` is for errors that bring none."""
     remedy = error.remedy or remedy
-    return _failed(check, error.reason, remedy=remedy, code=error.exit_code, account=account)
+    return Finding(check=check, result="failed", found=error.reason, remedy=remedy, exit_code=error.exit_code)
 
 
 def _skipped(check: str, because_of: str) -> Finding:
@@ -135,9 +120,9 @@ def check_settings(settings: Settings, config: Path) -> Finding:
     place = f"{config}, and the environment" if config.is_file() else f"the environment; there is no {config}"
     problems = dict(_contradictions(settings))
     if not problems:
-        return _ok("configuration", f"read from {place}")
-    remedies = dict.fromkeys(problems.values())
-    return _warning("configuration", "\n".join(problems), remedy="; ".join(remedies))
+        return Finding(check="configuration", found=f"read from {place}")
+    remedies = "; ".join(dict.fromkeys(problems.values()))
+    return Finding(check="configuration", result="warning", found="\n".join(problems), remedy=remedies)
 
 
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -169,23 +154,26 @@ def _is_this_machine(host: str) -> bool:
 
 def _check_accounts(settings: Settings) -> Finding:
     if settings.accounts:
-        return _ok("accounts", ", ".join(settings.accounts))
+        return Finding(check="accounts", found=", ".join(settings.accounts))
     remedy = "Set PIOPIY_APP_ID, and PIOPIY_SECRET or PIOPIY_SECRET_FILE"
-    return _failed("accounts", "there are no credentials", remedy=remedy, code=ExitCode.CONFIGURATION)
+    return _failed("accounts", SettingsError("there are no credentials", remedy=remedy))
 
 
 def _check_secret_files(settings: Settings, config: Path) -> Finding:
     """Whether users other than the owner can read a file that holds a secret."""
     files = list(dict.fromkeys(_secret_files(settings, config)))
     modes = {file: stat.S_IMODE(file.stat().st_mode) for file in files}
-    has_modes = os.name == "posix"  # elsewhere a mode does not say who may read a file
     others = stat.S_IRGRP | stat.S_IROTH
-    is_open = {file: mode for file, mode in modes.items() if has_modes and mode & others}
-    if not is_open:
-        return _ok("secret files", ", ".join(map(str, files)) or "there are none")
+    is_open = {file: mode for file, mode in modes.items() if mode & others}
+    if not is_open or os.name != "posix":  # elsewhere a mode does not say who may read a file
+        return Finding(check="secret files", found=", ".join(map(str, files)) or "there are none")
     shown = ", ".join(f"{file} (mode {mode:04o})" for file, mode in is_open.items())
-    remedy = f"chmod go-rwx {shlex.join(map(str, is_open))}"
-    return _warning("secret files", f"users other than the owner can read {shown}", remedy=remedy)
+    return Finding(
+        check="secret files",
+        result="warning",
+        found=f"users other than the owner can read {shown}",
+        remedy=f"chmod go-rwx {shlex.join(map(str, is_open))}",
+    )
 
 
 def _secret_files(settings: Settings, config: Path) -> Iterator[Path]:
@@ -201,7 +189,7 @@ def _secret_files(settings: Settings, config: Path) -> Iterator[Path]:
 def check_metrics_file(name: str, *, may_access: Callable[[Path, int], bool] = os.access) -> Finding:
     """Whether a run of this user could replace the metrics file; an empty name means that there is none."""
     if not name:
-        return _ok("metrics file", "none is configured")
+        return Finding(check="metrics file", found="none is configured")
     file = expanded(name)
     folder = file.parent
     if file.is_dir():
@@ -212,33 +200,37 @@ def check_metrics_file(name: str, *, may_access: Callable[[Path, int], bool] = o
         found = f"this user cannot write to {folder}"
         remedy = "Give that right to the user that runs `cdr-sync sync`, or set another metrics_file"
     else:
-        return _ok("metrics file", f"this user can write to {folder}")
-    return _failed("metrics file", found, remedy=remedy, code=ExitCode.FAILED)
+        return Finding(check="metrics file", found=f"this user can write to {folder}")
+    return _failed("metrics file", FailedCheckError(found, remedy=remedy))
 
 
 # Database
 
 
-def _check_database(settings: Settings) -> tuple[list[Finding], Mapping[str, str]]:
+def _check_database(settings: Settings) -> tuple[list[Finding], Mapping[str, str | None]]:
     """Check the database step by step; after a step that fails, the rest are skipped.
 
     Returns:
-        The findings, and for each account that has one, a request that is known to be good.
+        The findings, and for each account its latest request that is known to be good.
     """
     checks = ["database", "clock", "schema"]
     findings: list[Finding] = []
-    canaries: dict[str, str] = {}
+    canaries: dict[str, str | None] = {}
     try:
         path = sqlite_path(settings.database_url)
         if path is not None:
             checks.append("SQLite file")
-        with _opened(settings.database_url) as engine:
+        with ExitStack() as at_end:
+            engine = open_engine(settings.database_url)
+            at_end.callback(engine.dispose)
             with reading(engine) as connection:
                 findings.append(_check_server(connection, settings.database_url))
                 findings.append(_check_clock(connection))
                 require_current_schema(connection)
-                canaries = _read_canaries(connection, settings.accounts)
-                findings.append(_ok("schema", f"at {SCHEMA_REVISION}, as needed"))
+                canaries = {
+                    name: read_account(connection, name).canary_request_id for name in settings.accounts
+                }
+                findings.append(Finding(check="schema", found=f"at {SCHEMA_REVISION}, as needed"))
             if path is not None:
                 findings.append(_check_sqlite_file(engine, path))
     except Exception as error:  # noqa: BLE001 (reported, or raised again)
@@ -248,38 +240,28 @@ def _check_database(settings: Settings) -> tuple[list[Finding], Mapping[str, str
     return findings, canaries
 
 
-@contextmanager
-def _opened(url: str) -> Iterator[Engine]:
-    engine = open_engine(url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
-
-
 def _database_failure(check: str, error: Exception) -> Finding:
     """What an error means for the step that raised it; a fault of this program is raised again."""
+    setting = "database_url (CDR_SYNC_DATABASE_URL)"
     if isinstance(error, SettingsError) and error.remedy:
-        remedy = f"{error.remedy}. The setting is database_url (CDR_SYNC_DATABASE_URL)"
-        return _failed(check, error.reason, remedy=remedy, code=error.exit_code)
+        error = SettingsError(error.reason, remedy=f"{error.remedy}. The setting is {setting}")
     if isinstance(error, CdrSyncError):
-        remedy = "Set database_url (CDR_SYNC_DATABASE_URL) to a database that cdr-sync can use"
-        return _raised(check, error, remedy=remedy)
+        return _failed(check, error, remedy=f"Set {setting} to a database that cdr-sync can use")
     unreachable = user_error(error)
     if unreachable is None:
         raise error
     remedy = (
-        "Check that it runs and can be reached from here, and that database_url (CDR_SYNC_DATABASE_URL) has "
-        "the right host, port, name, user and password"
+        "Check that it runs and can be reached from here, "
+        f"and that {setting} has the right host, port, name, user and password"
     )
-    return _raised(check, unreachable, remedy=remedy)
+    return _failed(check, unreachable, remedy=remedy)
 
 
 def _check_server(connection: Connection, url: str) -> Finding:
     require_supported_server(connection)
     name, version = server_of(connection)
     dotted = ".".join(str(part) for part in version)
-    return _ok("database", f"{name} {dotted} at {shown_url(url)}")
+    return Finding(check="database", found=f"{name} {dotted} at {shown_url(url)}")
 
 
 def _check_clock(connection: Connection) -> Finding:
@@ -290,28 +272,24 @@ def _check_clock(connection: Connection) -> Finding:
     ahead, behind = before - theirs, theirs - after
     skew = max(ahead, behind, timedelta(0))
     if skew <= _MOST_SKEW:
-        return _ok("clock", f"this machine and the database differ by {skew.total_seconds():.1f} s")
+        found = f"this machine and the database differ by {skew.total_seconds():.1f} s"
+        return Finding(check="clock", found=found)
     where = "ahead of" if ahead > behind else "behind"
-    return _warning(
-        "clock",
-        f"this machine's clock is {skew.total_seconds():.0f} s {where} the database's; the job is not "
+    return Finding(
+        check="clock",
+        result="warning",
+        found=f"this machine's clock is {skew.total_seconds():.0f} s {where} the database's; the job is not "
         "affected, because it uses only the database's clock",
         remedy="Synchronize both machines by NTP, or log lines and cron disagree with the tables",
     )
 
 
-def _read_canaries(connection: Connection, accounts: Iterable[str]) -> dict[str, str]:
-    """For each account that has one, its latest request that is known to be good."""
-    known = {name: read_account(connection, name).canary_request_id for name in accounts}
-    return {name: request_id for name, request_id in known.items() if request_id is not None}
-
-
 def _check_sqlite_file(engine: Engine, path: Path) -> Finding:
     dangers = sqlite_dangers(engine, path)
     if not dangers:
-        return _ok("SQLite file", "local disk, used by one machine")
+        return Finding(check="SQLite file", found="local disk, used by one machine")
     remedy = "Use a database server that machines can share, such as PostgreSQL or MariaDB"
-    return _warning("SQLite file", "\n".join(dangers), remedy=remedy)
+    return Finding(check="SQLite file", result="warning", found="\n".join(dangers), remedy=remedy)
 
 
 # API
@@ -329,10 +307,27 @@ def _check_api(settings: Settings, account: Account, canary: str | None) -> Find
     try:
         error = _ask(settings, account, canary or UNKNOWN_REQUEST_ID)
     except SettingsError as wrong:
-        remedy = "Correct api_url (CDR_SYNC_API_URL) or proxy (CDR_SYNC_PROXY)"
-        return _raised("api", wrong, remedy=remedy, account=account.name)
-    verdict = _judge(error, has_canary=canary is not None)
-    return _api_finding(verdict, error, account.name, urlsplit(settings.api_url).hostname or "")
+        return _failed("api", wrong, remedy="Correct api_url (CDR_SYNC_API_URL) or proxy (CDR_SYNC_PROXY)")
+    ambiguous = RateLimitedError if canary else RateLimitedError | NotFoundError | RejectedError
+    verdict = Verdict.HOLD if isinstance(error, ambiguous) else judge_canary(error)
+    host = urlsplit(settings.api_url).hostname or ""
+    match verdict:
+        case Verdict.COUNT:
+            return Finding(check="api", found=f"{host} answers and accepts the credentials")
+        case Verdict.HOLD:
+            found = f"{host} answers; could not verify the credentials ({error})"
+            remedy = f"Fetch a request that PIOPIY has: `cdr-sync fetch ID --account {account.name}`"
+            return Finding(check="api", result="warning", found=found, remedy=remedy)
+        case Verdict.REFUSED:
+            found = f"{host} refuses the credentials ({error})"
+            remedy = "Compare the account's app_id and secret with those that PIOPIY shows"
+            return _failed("api", CredentialsRefusedError(found, remedy=remedy))
+    found = f"{host} gives no valid answer ({error})"
+    remedy = (
+        "Check that api_url (CDR_SYNC_API_URL) and proxy (CDR_SYNC_PROXY) are correct and can be reached "
+        "from here; if so, the problem is on PIOPIY's side, and the next run will retry"
+    )
+    return _failed("api", ApiUnavailableError(found, remedy=remedy))
 
 
 def _ask(settings: Settings, account: Account, request_id: str) -> RequestError | None:
@@ -349,32 +344,3 @@ def _ask(settings: Settings, account: Account, request_id: str) -> RequestError 
     finally:
         api.close()
     return None
-
-
-def _judge(error: RequestError | None, *, has_canary: bool) -> Verdict:
-    match error:
-        case RateLimitedError():
-            return Verdict.HOLD
-        case NotFoundError() | RejectedError() if not has_canary:
-            return Verdict.HOLD
-    return judge_canary(error)
-
-
-def _api_finding(verdict: Verdict, error: RequestError | None, account: str, host: str) -> Finding:
-    match verdict:
-        case Verdict.COUNT:
-            return _ok("api", f"{host} answers and accepts the credentials", account=account)
-        case Verdict.HOLD:
-            found = f"{host} answers; could not verify the credentials ({error})"
-            remedy = f"Fetch a request that PIOPIY has: `cdr-sync fetch ID --account {account}`"
-            return _warning("api", found, remedy=remedy, account=account)
-        case Verdict.REFUSED:
-            found = f"{host} refuses the credentials ({error})"
-            remedy = "Compare the account's app_id and secret with those that PIOPIY shows"
-            return _failed("api", found, remedy=remedy, code=ExitCode.CREDENTIALS_REFUSED, account=account)
-    found = f"{host} gives no valid answer ({error})"
-    remedy = (
-        "Check that api_url (CDR_SYNC_API_URL) and proxy (CDR_SYNC_PROXY) are correct and can be reached "
-        "from here; if so, the problem is on PIOPIY's side, and the next run will retry"
-    )
-    return _failed("api", found, remedy=remedy, code=ExitCode.UNAVAILABLE, account=account)

@@ -23,7 +23,6 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -125,15 +124,8 @@ class CsvWriter:
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """Write some rows. Null is an empty cell."""
-        self._put(
-            [
-                [
-                    "" if value is None else formatted(value)
-                    for formatted, value in zip(self._formatters, row, strict=True)
-                ]
-                for row in rows
-            ]
-        )
+        cells = (zip(self._formatters, row, strict=True) for row in rows)
+        self._put([["" if value is None else formatted(value) for formatted, value in row] for row in cells])
 
     def finish(self) -> None:
         """Do nothing: CSV has no end mark."""
@@ -167,19 +159,11 @@ def _instant(value: datetime) -> str:
     return f"{value.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
-def _boolean(value: bool) -> str:  # noqa: FBT001
-    return "true" if value else "false"
-
-
-def _money(value: Decimal) -> str:
-    return f"{value:f}"
-
-
 _FORMATTERS: dict[str, Callable[[Any], str]] = {
     "integer": lambda value: str(int(value)),
-    "money": _money,
+    "money": lambda value: f"{value:f}",
     "instant": _instant,
-    "boolean": _boolean,
+    "boolean": lambda value: "true" if value else "false",
 }
 # A database can return a sum as a decimal, and a boolean as a number; Arrow takes neither.
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {"integer": int, "boolean": bool}

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -186,7 +186,9 @@ def _write_metrics(path: Path, run: EndedRun, queue: QueueFigures | None, log: L
     try:
         succeeded_at = queue.last_success_at if queue else None
         last_success = succeeded_at.timestamp() if succeeded_at else value_in_file(path, LAST_SUCCESS)
-        replace_file(path, metrics_text(run, queue, last_success_at=last_success))
+        content = metrics_text(run, queue, last_success_at=last_success)
+        with whole_file(path, mode=0o644) as file:  # readable for everybody
+            file.write(content)
     except Exception as error:  # noqa: BLE001 (no run fails because of its monitoring)
         reason = getattr(error, "strerror", None) or type(error).__name__
         log.warning(f"The metrics file {path} cannot be written: {reason}. The run is not affected.")
@@ -206,16 +208,6 @@ def _queue_figures(
         return None
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write the file, readable for everybody; a reader sees either the old one or the new one.
-
-    Raises:
-        OSError: it cannot be written; what was there before stays as it was.
-    """
-    with whole_file(path, mode=0o644) as file:
-        file.write(content)
-
-
 def value_in_file(path: Path, metric: str) -> float | None:
     """A metric's value in the present file; None if there is no such value or file."""
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 (seldom needed)
@@ -227,15 +219,6 @@ def value_in_file(path: Path, metric: str) -> float | None:
     return None
 
 
-class _Gauges(NamedTuple):
-    """A metric with a value for each word of its label, or with one value and no label."""
-
-    name: str
-    about: str
-    values: Mapping[str, float]
-    label: str = ""
-
-
 def metrics_text(run: EndedRun, queue: QueueFigures | None, *, last_success_at: float | None) -> bytes:
     """The metrics of a run and of the queue, in the text format of Prometheus.
 
@@ -245,10 +228,13 @@ def metrics_text(run: EndedRun, queue: QueueFigures | None, *, last_success_at: 
 
     class Families(registry.Collector):
         def collect(self) -> Iterator[core.Metric]:
-            for name, about, values, label in [*_run_gauges(run), *_queue_gauges(queue, last_success_at)]:
-                family = core.GaugeMetricFamily(name, about, labels=[label] if label else [])
-                for word, value in values.items():
-                    family.add_metric([word] if label else [], value)
+            for name, about, value, *label in _gauges(run, queue, last_success_at):
+                if not label:
+                    yield core.GaugeMetricFamily(name, about, value)
+                    continue
+                family = core.GaugeMetricFamily(name, about, labels=label)
+                for word, number in value.items():
+                    family.add_metric([word], number)
                 yield family
             if run.summary is not None:
                 latency = run.summary.latency
@@ -265,32 +251,24 @@ def metrics_text(run: EndedRun, queue: QueueFigures | None, *, last_success_at: 
     return generate_latest(collected)
 
 
-def _run_gauges(run: EndedRun) -> Iterator[_Gauges]:
-    def of_run(name: str, about: str, value: float) -> _Gauges:
-        return _Gauges(f"cdr_sync_last_run_{name}", about, {"": value})
-
-    yield of_run("timestamp_seconds", "When the last run on this machine ended.", run.ended_at)
-    yield of_run("duration_seconds", "How long that run took.", run.seconds)
-    yield of_run("exit_code", "The exit code of that run.", run.exit_code)
-    if run.summary is not None:
-        outcomes = {outcome: run.summary.counts[outcome] for outcome in OUTCOMES}
+def _gauges(run: EndedRun, queue: QueueFigures | None, last_success_at: float | None) -> Iterator[Any]:
+    """Name, help and value of each metric; with a label, a value for each of its words, and the label."""
+    prefix, summary = "cdr_sync_last_run", run.summary
+    yield f"{prefix}_timestamp_seconds", "When the last run on this machine ended.", run.ended_at
+    yield f"{prefix}_duration_seconds", "How long that run took.", run.seconds
+    yield f"{prefix}_exit_code", "The exit code of that run.", run.exit_code
+    if summary is not None:
+        outcomes = {outcome: summary.counts[outcome] for outcome in OUTCOMES}
         about = "What became of the requests that the last run claimed."
-        yield _Gauges("cdr_sync_last_run_requests", about, outcomes, "outcome")
-        waited = run.summary.rate_wait_seconds
-        yield of_run("rate_wait_seconds", "How long the last run waited for the rate limit.", waited)
-
-
-def _queue_gauges(queue: QueueFigures | None, last_success_at: float | None) -> Iterator[_Gauges]:
+        yield f"{prefix}_requests", about, outcomes, "outcome"
+        about = "How long the last run waited for the rate limit."
+        yield f"{prefix}_rate_wait_seconds", about, summary.rate_wait_seconds
     if last_success_at is not None:
-        about = "When a run on any machine last ended without problems."
-        yield _Gauges(LAST_SUCCESS, about, {"": last_success_at})
-    if queue is None:
-        return
-    about = "How long the oldest due request has been due; 0 if none is."
-    yield _Gauges("cdr_sync_oldest_due_age_seconds", about, {"": queue.oldest_due_seconds or 0.0})
-    about = "Requests that a run has claimed."
-    yield _Gauges("cdr_sync_requests_running", about, {"": queue.running})
-    about = "Dead requests by the kind of their last error."
-    yield _Gauges("cdr_sync_requests_dead", about, queue.dead, "error_kind")
-    about = "1 if the circuit breaker is open."
-    yield _Gauges("cdr_sync_breaker_open", about, queue.breakers, "account")
+        yield LAST_SUCCESS, "When a run on any machine last ended without problems.", last_success_at
+    if queue is not None:
+        about = "How long the oldest due request has been due; 0 if none is."
+        yield "cdr_sync_oldest_due_age_seconds", about, queue.oldest_due_seconds or 0.0
+        yield "cdr_sync_requests_running", "Requests that a run has claimed.", queue.running
+        about = "Dead requests by the kind of their last error."
+        yield "cdr_sync_requests_dead", about, queue.dead, "error_kind"
+        yield "cdr_sync_breaker_open", "1 if the circuit breaker is open.", queue.breakers, "account"

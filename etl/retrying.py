@@ -19,7 +19,7 @@ from etl.errors import RateLimitedError, TransientError
 FIRST_PAUSE = 0.5  # seconds; doubled after each try
 LONGEST_PAUSE = 10.0  # seconds
 
-TRANSACTION_TRIES = 8
+TRANSACTION_TRIES = 8  # the seven pauses between them take 5 seconds at most
 FIRST_TRANSACTION_PAUSE = 0.05  # seconds; doubled after each try
 LONGEST_TRANSACTION_PAUSE = 2.0  # seconds
 TRANSACTION_SECONDS = 30.0  # no further try begins after that, however long the database took to fail
@@ -56,13 +56,17 @@ class Patience:
     ) -> None:
         self._stop = stop
         self._clock = clock
+
+        def was_last(state: tenacity.RetryCallState) -> bool:  # tenacity's `stop_before_delay` takes no clock
+            began: float = state.args[0]  # of `attempt` in `call`
+            is_over_budget = clock() + state.upcoming_sleep > began + budget
+            return is_over_budget or state.attempt_number >= tries or stop.is_set()
+
         # One object for all threads: tenacity keeps the state of a call in the thread.
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_can_pass_in_seconds),
-            wait=tenacity.wait_combine(_FullJitter(FIRST_PAUSE, LONGEST_PAUSE, rand), _retry_after),
-            stop=tenacity.stop_after_attempt(tries)
-            | tenacity.stop_when_event_set(stop)
-            | _StopAtBudget(budget, clock),
+            wait=tenacity.wait_combine(_full_jitter(FIRST_PAUSE, LONGEST_PAUSE, rand), _retry_after),
+            stop=was_last,
             sleep=sleep or tenacity.sleep_using_event(stop),
             reraise=True,
         )
@@ -91,7 +95,6 @@ def retry_transaction(
     work: Callable[[], T],
     *,
     is_transient: Callable[[BaseException], bool],
-    tries: int = TRANSACTION_TRIES,
     sleep: Callable[[float], None] = time.sleep,  # noqa: TID251 (a stop must not interrupt the tries of a commit)
     rand: Callable[[], float] = random.random,
 ) -> T:
@@ -100,45 +103,29 @@ def retry_transaction(
     Args:
         work: the whole transaction, from its beginning to its commit.
         is_transient: whether an error is a conflict that passes: a deadlock, a lock, a serialization failure.
-        tries: how many tries it has; the seven pauses between eight tries take 5 seconds at most.
         sleep: waits for a number of seconds.
         rand: a random number from 0 to 1.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_transient),
-        wait=_FullJitter(FIRST_TRANSACTION_PAUSE, LONGEST_TRANSACTION_PAUSE, rand),
-        stop=tenacity.stop_after_attempt(tries) | tenacity.stop_after_delay(TRANSACTION_SECONDS),
+        wait=_full_jitter(FIRST_TRANSACTION_PAUSE, LONGEST_TRANSACTION_PAUSE, rand),
+        stop=tenacity.stop_after_attempt(TRANSACTION_TRIES) | tenacity.stop_after_delay(TRANSACTION_SECONDS),
         sleep=sleep,
         reraise=True,
     )
     return retrying(work)
 
 
-class _FullJitter(tenacity.wait_exponential):
+def _full_jitter(
+    first: float, longest: float, rand: Callable[[], float]
+) -> Callable[[tenacity.RetryCallState], float]:
     """A random part of a pause that doubles up to a cap.
 
     It stays random at the cap, unlike `wait_exponential_jitter`: otherwise those that wait longest would all
     come back at the same moment. `wait_random_exponential` does the same, but takes no `rand`.
     """
-
-    def __init__(self, first: float, longest: float, rand: Callable[[], float]) -> None:
-        super().__init__(multiplier=first, max=longest)
-        self._rand = rand
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        return self._rand() * super().__call__(retry_state)
-
-
-class _StopAtBudget(tenacity.stop.stop_base):
-    """No further try where it would begin after the budget. tenacity's `stop_before_delay` takes no clock."""
-
-    def __init__(self, budget: float, clock: Callable[[], float]) -> None:
-        self._budget = budget
-        self._clock = clock
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        began: float = retry_state.args[0]  # of `attempt` in Patience.call
-        return self._clock() + retry_state.upcoming_sleep > began + self._budget
+    doubling = tenacity.wait_exponential(multiplier=first, max=longest)
+    return lambda state: rand() * doubling(state)
 
 
 def _retry_after(state: tenacity.RetryCallState) -> float:

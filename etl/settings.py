@@ -28,7 +28,16 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)")
 _VARIABLE = re.compile("[A-Z_][A-Z0-9_]{0,63}")
 _LONGEST_SECONDS = 3_660 * 86_400
-_AT_LEAST_ONE = msgspec.Meta(ge=1, le=1_000_000)
+# Where a setting has no range, its description says in words which values it accepts.
+_URL = msgspec.Meta(pattern=r"^(https?://\S+)?$", description="an http:// or https:// URL")
+_API_URL = msgspec.Meta(
+    pattern=r"^https?://[^\s/?#@]+(/\S*)?$",
+    description="an http:// or https:// URL without user or password",
+)
+_REGION = msgspec.Meta(
+    pattern="^[A-Z]{2}$",
+    description="a country of ISO 3166 in two capital letters, such as IN or GB",
+)
 
 
 def parse_duration(text: str | float) -> timedelta:
@@ -61,20 +70,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Every setting, with its type and default. The names are those of the TOML file."""
 
     database_url: str = ""  # empty: a SQLite file in the user's data folder
-    api_url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/?#@]+(/\S*)?$")] = API_URL
+    api_url: Annotated[str, _API_URL] = API_URL
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
     rate_limit: Annotated[float, msgspec.Meta(ge=0, le=100_000)] = 0.0
     tries: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
-    max_attempts: Annotated[int, _AT_LEAST_ONE] = 8
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 8
     retry_delay: timedelta = timedelta(seconds=30)
     request_timeout: timedelta = timedelta(seconds=30)
     lease: timedelta = timedelta(minutes=5)
     settle: timedelta = timedelta(minutes=15)
     empty_for: timedelta = timedelta(hours=72)
     empty_delay: timedelta = timedelta(minutes=1)
-    default_region: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")] = "IN"
-    proxy: Annotated[str, msgspec.Meta(pattern=r"^(https?://\S+)?$")] = ""
-    ping_url: Annotated[str, msgspec.Meta(pattern=r"^(https?://\S+)?$")] = ""
+    default_region: Annotated[str, _REGION] = "IN"
+    proxy: Annotated[str, _URL] = ""
+    ping_url: Annotated[str, _URL] = ""
     metrics_file: str = ""
     log_format: Literal["auto", "console", "json"] = "auto"
     accounts: dict[str, Account] = msgspec.field(default_factory=dict)
@@ -87,12 +96,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 SETTING_NAMES = tuple(name for name in Settings.__struct_fields__ if name != "accounts")
 _FROM_FILE = ("database_url", "ping_url")  # can also be read from the file that `…_FILE` names
 _OF_ACCOUNTS = {"app_id", "secret_file", "secret_env"}
-_HINTS = {
-    "api_url": "an http:// or https:// URL without user or password",
-    "default_region": "a country of ISO 3166 in two capital letters, such as IN or GB",
-    "proxy": "an http:// or https:// URL",
-    "ping_url": "an http:// or https:// URL",
-}
 _FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}
 
 
@@ -136,19 +139,10 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str] 
         )
     if problems:
         raise SettingsError("The configuration is wrong:\n" + "\n".join(f"  {line}" for line in problems))
-    if not settings.database_url:
-        settings = msgspec.structs.replace(settings, database_url=default_database_url())
+    if not settings.database_url:  # the default does not depend on the working directory
+        file = platformdirs.user_data_path(_NAME, appauthor=False) / "cdr-sync.sqlite3"
+        settings = msgspec.structs.replace(settings, database_url=f"sqlite:///{file}")
     return settings
-
-
-def default_database_url() -> str:
-    """The URL of the SQLite file in the user's data folder; independent of the working directory."""
-    return f"sqlite:///{Path(platformdirs.user_data_dir(_NAME, appauthor=False)) / 'cdr-sync.sqlite3'}"
-
-
-def default_config_path() -> Path:
-    """The path of the TOML file if none is named."""
-    return Path(platformdirs.user_config_dir(_NAME, appauthor=False)) / "cdr-sync.toml"
 
 
 def expanded(name: str) -> Path:
@@ -159,7 +153,9 @@ def expanded(name: str) -> Path:
 def config_path(options: Mapping[str, object], environment: Mapping[str, str] = os.environ) -> Path:
     """The path of the TOML file, named or default, whether or not the file exists."""
     named = _named_config(options, environment)
-    return expanded(str(named)) if named else default_config_path()
+    if named:
+        return expanded(str(named))
+    return platformdirs.user_config_path(_NAME, appauthor=False) / "cdr-sync.toml"
 
 
 def url_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
@@ -175,11 +171,8 @@ def _named_config(options: Mapping[str, object], environment: Mapping[str, str])
 def unknown_variables(accounts: Iterable[Account], environment: Mapping[str, str] = os.environ) -> list[str]:
     """One message per environment variable that is named like a setting but is not one."""
     begin = environment_name("")
-    known = {
-        "CONFIG",
-        *(name.upper() for name in SETTING_NAMES),
-        *(f"{name.upper()}_FILE" for name in _FROM_FILE),
-    }
+    names = ("config", *SETTING_NAMES, *(f"{name}_file" for name in _FROM_FILE))
+    known = {name.upper() for name in names}
     ours = {f"{begin}{name}" for name in known} | {account.secret_env for account in accounts}
     return [
         _no_setting(name.removeprefix(begin), known, shown=name, begin=begin)
@@ -259,45 +252,35 @@ def _convert(name: str, value: object, place: str, values: dict[str, Any], probl
 def _wanted(name: str) -> str:
     """The values that a setting accepts, in words. Durations have their own message."""
     field_type = _FIELD_TYPES[name]
-    if name in _HINTS:
-        return _HINTS[name]
     if get_origin(field_type) is Literal:
         *words, last = get_args(field_type)
         return f"{', '.join(words)} or {last}"
     if field_type is str:
         return "text"
-    number, bounds = get_args(field_type)
-    return f"a {'whole ' if number is int else ''}number from {bounds.ge:,} to {bounds.le:,}"
+    kind, meta = get_args(field_type)
+    return meta.description or f"a {'whole ' if kind is int else ''}number from {meta.ge:,} to {meta.le:,}"
 
 
 def _accounts(
     tables: object, path: Path, environment: Mapping[str, str], problems: list[str]
 ) -> dict[str, Account]:
-    accounts: dict[str, Account] = {}
     if not isinstance(tables, dict):
         problems.append(f"{path}: accounts must be tables, such as [accounts.sales]")
         tables = {}
     merged: dict[str, dict[str, object]] = {
         name: dict(table) if isinstance(table, dict) else {} for name, table in tables.items()
     }
-    default = dict(merged.get(DEFAULT_ACCOUNT, {}))
-    if environment.get("PIOPIY_APP_ID"):
-        default["app_id"] = environment["PIOPIY_APP_ID"]
+    stronger: dict[str, object] = {}  # the default account as the environment has it
+    if app_id := environment.get("PIOPIY_APP_ID"):
+        stronger["app_id"] = app_id
     if environment.get("PIOPIY_SECRET"):
-        default = {**_without_secret(default), "secret_env": "PIOPIY_SECRET"}
-    elif environment.get("PIOPIY_SECRET_FILE"):
-        default = {**_without_secret(default), "secret_file": environment["PIOPIY_SECRET_FILE"]}
-    if default:
-        merged[DEFAULT_ACCOUNT] = default
-    for name, table in merged.items():
-        account = _account(name, table, path, environment, problems)
-        if account is not None:
-            accounts[name] = account
-    return accounts
-
-
-def _without_secret(table: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in table.items() if name not in ("secret_file", "secret_env")}
+        stronger |= {"secret_env": "PIOPIY_SECRET", "secret_file": None}
+    elif file := environment.get("PIOPIY_SECRET_FILE"):
+        stronger |= {"secret_env": None, "secret_file": file}
+    if stronger:
+        merged[DEFAULT_ACCOUNT] = merged.get(DEFAULT_ACCOUNT, {}) | stronger
+    accounts = {name: _account(name, table, path, environment, problems) for name, table in merged.items()}
+    return {name: account for name, account in accounts.items() if account is not None}
 
 
 def _account(
@@ -331,8 +314,9 @@ def _account(
         problems.append(f"{place}: the name is longer than {LONGEST_NAME} characters")
     if len(problems) > before:
         return None
-    path_of_secret = expanded(str(file)) if file else None
-    return Account(name, int(app_id), secret, path_of_secret, None if file else str(table["secret_env"]))
+    if file:
+        return Account(name, int(app_id), secret, secret_file=expanded(str(file)))
+    return Account(name, int(app_id), secret, secret_env=str(variable))
 
 
 def _read_secret_file(file: str, place: str, problems: list[str]) -> str | None:

@@ -11,7 +11,7 @@ from support.systems import Database, System, guard, unexplained
 
 from etl.db.engine import create_sqlite_file, open_engine, read_url, sqlite_path
 from etl.db.schema import upgrade
-from etl.simulator import Simulator
+from etl.simulator.server import Simulator
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 

@@ -21,8 +21,8 @@ from etl.db.queue import enqueue_requests
 from etl.db.schema import upgrade
 from etl.errors import UsageError
 from etl.settings import DEFAULT_ACCOUNT, Account, Settings
-from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id, parse_faults
-from etl.simulator.server import wall_clock
+from etl.simulator.scenarios import SAMPLE_REQUEST_ID, make_request_id, parse_faults
+from etl.simulator.server import Simulator, wall_clock
 from etl.sync.run import run_sync
 from etl.sync.signals import Stop, stop_on_signals
 from etl.sync.summary import OUTCOMES, Limits

@@ -10,6 +10,7 @@ import click
 from etl.cli.app import App, pass_app
 from etl.cli.options import json_option
 from etl.cli.output import print_json
+from etl.errors import gravest
 
 if TYPE_CHECKING:
     from etl.doctor import Finding
@@ -29,14 +30,14 @@ def command(app: App, ctx: click.Context, *, as_json: bool) -> None:
     The exit code is 78 if settings or schema are wrong, 77 if the API refuses the credentials, 69 if the
     API or the database cannot be reached, 1 if another check failed, and 0 if there are only warnings.
     """
-    from etl.doctor import examine, exit_code_of  # noqa: PLC0415 (no other command loads it)
+    from etl.doctor import examine  # noqa: PLC0415 (no other command loads it)
 
     findings = []
     for finding in examine(lambda: app.settings, app.config_path):
         findings.append(finding)
         if not as_json:
             _print(finding)
-    exit_code = exit_code_of(findings)
+    exit_code = gravest(finding.exit_code for finding in findings)
     if as_json:
         print_json({"exit_code": exit_code, "checks": findings})
     ctx.exit(exit_code)

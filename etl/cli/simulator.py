@@ -27,7 +27,8 @@ def command(port: int, seed: int, latency: timedelta, faults: str, *, lists: boo
     It answers like PIOPIY where that is documented, and in every suspected way where it is not. An ID such
     as late-1 gets the scenario of that name. GET /stats returns how often it was asked.
     """
-    from etl.simulator import SCENARIOS, Simulator, parse_faults  # noqa: PLC0415 (only this command needs it)
+    from etl.simulator.scenarios import SCENARIOS, parse_faults  # noqa: PLC0415 (only this command needs it)
+    from etl.simulator.server import Simulator  # noqa: PLC0415 (the same)
 
     if lists:
         for name, scenario in SCENARIOS.items():

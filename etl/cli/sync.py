@@ -11,7 +11,7 @@ import click
 
 from etl.cli.app import App, only_one, pass_app
 from etl.cli.known_names import require_known_names, warn_about_unused_label
-from etl.cli.monitoring import monitored
+from etl.cli.main import at_its_end
 from etl.cli.options import (
     account_option,
     batch_option,
@@ -23,6 +23,7 @@ from etl.cli.options import (
 from etl.cli.output import counted, print_json, print_table
 from etl.cli.running import report_problems, run_job, summary_document, summary_text
 from etl.db.states import LANES
+from etl.monitoring import monitored
 
 if TYPE_CHECKING:
     from etl.settings import Account
@@ -67,7 +68,8 @@ def command(
 
     # A run that exits because another one is active has not begun: its monitoring reports nothing.
     alone = only_one(app.settings.database_url) if single_instance else nullcontext()
-    with alone, monitored(app) as run:
+    monitoring = monitored(app.settings, app.log, reading=app.reading, at_its_end=at_its_end)
+    with alone, monitoring as run:
         summary = _run(app, app.accounts(account), Limits(most, time_limit, batch))
         run.summary, run.text = summary, summary_text(summary)
         report_problems(app, summary)

@@ -9,12 +9,13 @@ out of sums and averages, never taken as 0.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect, insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
@@ -32,11 +33,8 @@ EXACT = Context(prec=100)  # a sum of amounts of 38 digits is never rounded
 
 def total(*amounts: Decimal | None) -> Decimal | None:
     """The exact sum of the known amounts; None if none is known."""
-    result: Decimal | None = None
-    for amount in amounts:
-        if amount is not None:
-            result = amount if result is None else EXACT.add(result, amount)
-    return result
+    known = [amount for amount in amounts if amount is not None]
+    return reduce(EXACT.add, known) if known else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +139,7 @@ class Traffic:
         if self.period.is_by_month and tallies:
             first, last = min(tallies), max(tallies)
             is_short = (last.year - first.year) * 12 <= _MOST_MONTHS
-            shown = iter([month for month in shown if first <= month <= last] if is_short else [])
+            shown = [month for month in shown if first <= month <= last] if is_short else []
         return {day: tallies[day] for day in sorted({*shown, *tallies})}
 
     @cached_property
@@ -185,22 +183,31 @@ def tally_calls(calls: Iterable[Call], period: Period, *, mask: Mask = NO_MASK) 
     hours, week = Counter[tuple[int, str]](), Counter[tuple[int, int]]()
     talk_times = [0] * len(TALK_TIMES)
     a_answered = half_answered = 0
-    examples: list[Call] = []
+    examples: list[Call] = []  # the latest first
     for call in calls:
         local = call.call_time.astimezone(period.zone)
         tallies[call.account, period.day_of(local), call.to_country or UNKNOWN_COUNTRY].add(call)
         hours[local.hour, mask.text(status_of(call))] += 1
         week[local.weekday(), local.hour] += 1
         if call.answered and not is_answered_without_duration(call):
-            talk_times[talk_time_range(int(call.talk_seconds))] += 1
+            talk_times[max(0, bisect(TALK_TIMES, int(call.talk_seconds)) - 1)] += 1
         if call.b_leg_count and (call.a_status or "").lower() == "answered":
             a_answered += 1
             if not call.answered:
                 half_answered += 1
-                examples.append(call)
-                if len(examples) > 2 * EXAMPLES:
-                    examples = _latest(examples)
-    shown = [_masked(call, period, mask) for call in _latest(examples)]
+                insort(
+                    examples, call, key=lambda one: (-one.call_time.timestamp(), one.account, one.request_id)
+                )
+                del examples[EXAMPLES:]
+    shown = [
+        call._replace(
+            call_time=call.call_time.astimezone(period.zone),
+            a_to=mask.number(call.a_to or ""),
+            b_to=mask.number(call.b_to or ""),
+            b_status=mask.text(status_of(call)),
+        )
+        for call in examples
+    ]
     return Traffic(period, tallies, hours, week, talk_times, a_answered, half_answered, shown)
 
 
@@ -215,29 +222,11 @@ def is_answered_without_duration(call: Call) -> bool:
     return bool(call.answered) and seconds is None
 
 
-def talk_time_range(seconds: int) -> int:
-    """The position of a talk time's range in TALK_TIMES."""
-    return max(0, sum(seconds >= bound for bound in TALK_TIMES) - 1)
-
-
 def _merged(tallies: Iterable[tuple[K, Tally]], *, has_money: bool = True) -> dict[K, Tally]:
     result: dict[K, Tally] = defaultdict(Tally)
     for key, tally in tallies:
         result[key].merge(tally, has_money=has_money)
     return result
-
-
-def _latest(calls: Iterable[Call]) -> list[Call]:
-    return sorted(calls, key=lambda one: (-one.call_time.timestamp(), one.account, one.request_id))[:EXAMPLES]
-
-
-def _masked(call: Call, period: Period, mask: Mask) -> Call:
-    return call._replace(
-        call_time=call.call_time.astimezone(period.zone),
-        a_to=mask.number(call.a_to or ""),
-        b_to=mask.number(call.b_to or ""),
-        b_status=mask.text(status_of(call)),
-    )
 
 
 # --- Findings -----------------------------------------------------------------------------------------------
@@ -273,7 +262,6 @@ OUTCOMES = ("asked", "done", "without_legs", "dead", "cancelled", "waiting")
 class Coverage:
     """How complete the calls of a period are."""
 
-    period: Period
     accounts: Mapping[str, Mapping[str, int]]  # requests enqueued in the period, by account and outcome
     waiting: int  # requests enqueued at any time that are not finished
     complete_until: datetime | None  # all requests enqueued before are finished; None if all are finished
@@ -306,7 +294,6 @@ def coverage_of(
     waiting = list(waiting)
     oldest = min((one.since for one in waiting), default=None)
     return Coverage(
-        period=period,
         accounts=dict(sorted(accounts.items())),
         waiting=sum(one.count for one in waiting),
         complete_until=oldest and oldest.astimezone(period.zone),
@@ -389,35 +376,30 @@ def follow_balances(legs: Iterable[BalanceLeg], period: Period) -> Sequence[Bala
         legs: grouped by account, in the order of their call times.
         period: the period in which they began.
     """
-    begin, slot = period.since.astimezone(UTC), max(period.length / _MOST_POINTS, timedelta.resolution)
+    begin = period.since.astimezone(UTC)
+    slot = max((period.until.astimezone(UTC) - begin) / _MOST_POINTS, timedelta.resolution)
     balances = []
     for account, legs_of_account in groupby(legs, key=attrgetter("account")):
         balance = Balance(account)
-        for at, negated in _by_end(_counted(legs_of_account, balance)):
+        for at, negated in _counted_by_end(legs_of_account, balance):
             balance.add(at.astimezone(period.zone), negated.copy_negate(), slot=(at - begin) // slot)
         balances.append(balance)
     return balances
 
 
-def _counted(legs: Iterable[BalanceLeg], balance: Balance) -> Iterator[tuple[datetime, datetime, Decimal]]:
-    """Count all legs; yield begin, end and negated balance of those that have one."""
+def _counted_by_end(legs: Iterable[BalanceLeg], balance: Balance) -> Iterator[tuple[datetime, Decimal]]:
+    """Count all legs; yield ends and negated balances in order, keeping only legs that last at one instant.
+
+    Of legs that end together the highest balance comes first: then no top-up appears where there may be none.
+    """
+    open_legs: list[tuple[datetime, Decimal]] = []
     for leg in legs:
         balance.legs += 1
         if leg.balance is None:
             balance.legs_without_balance += 1
             continue
-        duration = min(timedelta(seconds=leg.duration_seconds or 0), _LONGEST_LEG)
-        yield leg.call_time, leg.call_time + duration, leg.balance.copy_negate()
-
-
-def _by_end(legs: Iterable[tuple[datetime, datetime, Decimal]]) -> Iterator[tuple[datetime, Decimal]]:
-    """Ends and negated balances in order, with only the legs in memory that last at one instant.
-
-    Of legs that end together the highest balance comes first: then no top-up appears where there may be none.
-    """
-    open_legs: list[tuple[datetime, Decimal]] = []
-    for begin, end, negated in legs:
-        while open_legs and open_legs[0][0] < begin:
+        while open_legs and open_legs[0][0] < leg.call_time:
             yield heapq.heappop(open_legs)
-        heapq.heappush(open_legs, (end, negated))
+        duration = min(timedelta(seconds=leg.duration_seconds or 0), _LONGEST_LEG)
+        heapq.heappush(open_legs, (leg.call_time + duration, leg.balance.copy_negate()))
     yield from sorted(open_legs)

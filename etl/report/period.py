@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import cached_property
@@ -29,22 +28,11 @@ class Period:
     since: datetime
     until: datetime
     zone: tzinfo
-    zone_name: str
-
-    @property
-    def length(self) -> timedelta:
-        """The elapsed time."""
-        return self.until.astimezone(UTC) - self.since.astimezone(UTC)
 
     @property
     def last_day(self) -> date:
         """The day of the last instant."""
         return (self.until.astimezone(UTC) - timedelta.resolution).astimezone(self.zone).date()
-
-    @property
-    def is_whole_days(self) -> bool:
-        """Whether it starts and ends at midnight."""
-        return self.since.time() == self.until.time() == time.min
 
     @cached_property
     def is_by_month(self) -> bool:
@@ -56,17 +44,13 @@ class Period:
         day = instant.astimezone(self.zone).date()
         return day.replace(day=1) if self.is_by_month else day
 
-    def days(self) -> Iterator[date]:
+    def days(self) -> list[date]:
         """Every day of the period; of a long one the first day of every month."""
-        day, last = self.day_of(self.since), self.last_day
-        while day <= last:
-            yield day
-            if self.is_by_month:
-                if (day.year, day.month) == (9999, 12):
-                    return
-                day = date(day.year + day.month // 12, day.month % 12 + 1, 1)
-            else:
-                day += timedelta(days=1)
+        first, last = self.since.date(), self.last_day
+        if self.is_by_month:
+            months = range(first.year * 12 + first.month - 1, last.year * 12 + last.month)
+            return [date(number // 12, number % 12 + 1, 1) for number in months]
+        return [date.fromordinal(number) for number in range(first.toordinal(), last.toordinal() + 1)]
 
 
 def read_zone(name: str) -> tzinfo:
@@ -97,9 +81,7 @@ def _suggestion(name: str) -> str:
     return "Use an IANA name such as Asia/Kolkata or Europe/Berlin"
 
 
-def choose_period(
-    since: datetime | None, until: datetime | None, *, zone: tzinfo, zone_name: str, now: datetime
-) -> Period:
+def choose_period(since: datetime | None, until: datetime | None, *, zone: tzinfo, now: datetime) -> Period:
     """The requested period.
 
     Default: the last 30 full days. With only `since`: until now. With only `until`: the 30 days before it.
@@ -108,7 +90,6 @@ def choose_period(
         since: its start; in `zone` if it has no zone of its own.
         until: its end; in `zone` if it has no zone of its own.
         zone: the zone of the report's days and hours.
-        zone_name: the name of that zone.
         now: the current time, aware.
 
     Raises:
@@ -116,7 +97,7 @@ def choose_period(
     """
     chosen_end = now if until is None else until
     if since is None and until is None:
-        chosen_end = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+        chosen_end = datetime.combine(now.astimezone(zone), time.min)
     end = _in_zone(chosen_end, zone)
     if since is None:
         # Counted from the end as written: a midnight that the clocks skip is 1:00 on the clock.
@@ -128,18 +109,18 @@ def choose_period(
             f"--since {begin:%Y-%m-%d %H:%M} is not before --until ({shown_end})",
             remedy="Swap or change them",
         )
-    return Period(begin, end, zone, zone_name)
+    return Period(begin, end, zone)
 
 
 def _days_before(end: datetime) -> datetime:
     """The default start, by wall-clock time: at midnight if the end is."""
-    ordinal = end.toordinal() - _DEFAULT_DAYS
-    if ordinal < 1:
+    try:
+        return end.replace(tzinfo=None) - timedelta(days=_DEFAULT_DAYS)
+    except OverflowError:
         raise UsageError(
             f"--until {end:%Y-%m-%d} is too early: 30 days before is not in the years 1 to 9999",
             remedy="Choose a later one",
-        )
-    return datetime.combine(date.fromordinal(ordinal), end.time())
+        ) from None
 
 
 def _in_zone(instant: datetime, zone: tzinfo) -> datetime:

@@ -55,8 +55,7 @@ def read_report(
     Raises:
         UsageError: there is no such zone, or the period does not start before its end.
     """
-    zone = read_zone(zone_name)
-    period = choose_period(since, until, zone=zone, zone_name=zone_name, now=database_now(connection))
+    period = choose_period(since, until, zone=read_zone(zone_name), now=database_now(connection))
     bounds = (period.since, period.until)
     masks = (partial(masked, region=region) for masked in (masked_number, masked_text))
     mask = Mask(*masks) if is_masked else figures.NO_MASK
@@ -71,7 +70,7 @@ def read_report(
     )
     return Report(
         period=period,
-        as_of=as_of and as_of.astimezone(zone),
+        as_of=as_of and as_of.astimezone(period.zone),
         coverage=coverage,
         traffic=figures.tally_calls(streams.stream_calls(connection, *bounds), period, mask=mask),
         checks=figures.count_findings(streams.stream_findings(connection, *bounds), mask=mask),

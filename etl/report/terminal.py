@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from etl.report import words
-from etl.report.figures import OUTCOMES, Balance, Tally, Traffic
+from etl.report.figures import OUTCOMES, Balance, Traffic
 from etl.report.reading import Report
 
 Row = Sequence[str | int]
@@ -57,28 +57,24 @@ def _print_completeness(console: Console, report: Report) -> None:
 def _print_key_figures(console: Console, traffic: Traffic) -> None:
     _print_title(console, "Key figures")
     decimals = words.decimals_of(tally.billed_rate_total for tally in traffic.accounts.values())
-    talk: list[Row] = []
-    billing: list[Row] = []
-    for name, tally in traffic.accounts.items():
-        talk.append((name, *_talk(tally)))
-        billing.append((name, words.money(tally.billed_rate_total, decimals), *_legs(tally)))
-    if len(talk) > 1:
-        talk.append(("all", *_talk(traffic.total)))
-        billing.append(("all", "not added up", *_legs(traffic.total)))
+    tallies = list(traffic.accounts.items())
+    if len(tallies) > 1:
+        tallies.append(("all", traffic.total))
+    talk: list[Row] = [
+        (name, tally.calls, tally.answered_calls, words.percent(tally.answer_rate),
+         words.duration(tally.avg_talk_seconds), words.duration(tally.talk_seconds))
+        for name, tally in tallies
+    ]  # fmt: skip
+    billing: list[Row] = [
+        (name, "not added up" if tally is traffic.total else words.money(tally.billed_rate_total, decimals),
+         tally.legs, tally.legs_without_rate, tally.answered_without_duration)
+        for name, tally in tallies
+    ]  # fmt: skip
     _print_table(console, ("account", "calls", "answered", "ASR", "ACD", "talk time"), talk)
     console.print()
     headings = ("account", "billed rates", "legs", "without rate", "answered, duration unknown")
     _print_table(console, headings, billing)
     console.print(f"{words.ASR} {words.ACD}", style="dim")
-
-
-def _talk(tally: Tally) -> Row:
-    average, talk_time = words.duration(tally.avg_talk_seconds), words.duration(tally.talk_seconds)
-    return tally.calls, tally.answered_calls, words.percent(tally.answer_rate), average, talk_time
-
-
-def _legs(tally: Tally) -> Row:
-    return tally.legs, tally.legs_without_rate, tally.answered_without_duration
 
 
 def _print_bar_charts(console: Console, traffic: Traffic) -> None:
@@ -139,8 +135,7 @@ def _print_balances(console: Console, balances: Sequence[Balance]) -> None:
 
 
 def _print_title(console: Console, text: str) -> None:
-    console.print()
-    console.print(text, style="bold")
+    console.print(f"\n{text}", style="bold")
 
 
 def _print_bars(console: Console, title: str, rows: Sequence[tuple[str, int, str]]) -> None:

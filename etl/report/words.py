@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import date, datetime
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, time
 from decimal import Decimal
+from itertools import pairwise
 
 from etl.report.figures import LEAST_TOP_UP, TALK_TIMES, Balance, Coverage
 from etl.report.period import Period
@@ -29,6 +30,13 @@ TOP_UPS = (
 )
 _FEWEST_DECIMALS = 2
 _MINUTE, _HOUR = 60, 3600
+TALK_TIME_LABELS = (
+    *(
+        f"{low}–{high} s" if low < _MINUTE else f"{low // _MINUTE}–{high // _MINUTE} min"
+        for low, high in pairwise(TALK_TIMES)
+    ),
+    f"{TALK_TIMES[-1] // _MINUTE} min and more",
+)
 
 
 def number(value: int | None) -> str:
@@ -78,20 +86,6 @@ def duration(seconds: int | float | None) -> str:  # noqa: PYI041 (an average sh
     return f"{whole // _HOUR:,} h {whole % _HOUR // _MINUTE:02d} min"
 
 
-def talk_time_label(n: int) -> str:
-    """A range of talk times: 10–30 s, 1–2 min, 60 min and more."""
-    low = TALK_TIMES[n]
-    if n == len(TALK_TIMES) - 1:
-        return f"{low // _MINUTE} min and more"
-    high = TALK_TIMES[n + 1]
-    if low < _MINUTE:
-        return f"{low}–{high} s"
-    return f"{low // _MINUTE}–{high // _MINUTE} min"
-
-
-TALK_TIME_LABELS = tuple(talk_time_label(n) for n in range(len(TALK_TIMES)))
-
-
 def instant(value: datetime) -> str:
     """An instant, in its own zone, to the second."""
     return f"{value:%Y-%m-%d %H:%M:%S}"
@@ -100,10 +94,10 @@ def instant(value: datetime) -> str:
 def period_text(period: Period) -> str:
     """A period with its zone: 1 March 2022 to 31 March 2022 (Asia/Kolkata). Only part days have times."""
     since, until = period.since, period.until
-    if period.is_whole_days:
+    if since.time() == until.time() == time.min:
         days = dict.fromkeys([_day(since), _day(period.last_day)])
-        return f"{' to '.join(days)} ({period.zone_name})"
-    return f"{_day(since)}, {since:%H:%M} to {_day(until)}, {until:%H:%M} ({period.zone_name})"
+        return f"{' to '.join(days)} ({period.zone})"
+    return f"{_day(since)}, {since:%H:%M} to {_day(until)}, {until:%H:%M} ({period.zone})"
 
 
 def _day(day: date) -> str:
@@ -125,38 +119,32 @@ def raw(value: object) -> str:
             return str(value)
 
 
-def coverage_sentences(coverage: Coverage) -> list[str]:
+def coverage_sentences(coverage: Coverage) -> Iterator[str]:
     """What a reader must know before any number: how complete the data is, and what is missing.
 
     The first sentence says until when all requests are finished. Commands are between backticks.
     """
     latest, total = coverage.last_enqueued_at, coverage.total
     if latest is None:
-        return ["No request was ever enqueued, so nothing is known about any call."]
-    sentences = [_completeness(coverage, latest)]
+        yield "No request was ever enqueued, so nothing is known about any call."
+        return
+    yield _completeness(coverage, latest)
     if not coverage.accounts:
-        sentences.append("No request was enqueued in this period.")
+        yield "No request was enqueued in this period."
     if dead := total["dead"]:
-        noun = counted(dead, "request of this period is", "requests of this period are")
-        sentences.append(
-            f"{noun} dead, so calls may be missing. `cdr-sync requests list --state dead` shows the reasons."
-        )
+        noun = counted(dead, "request of this period is dead", "requests of this period are dead")
+        yield f"{noun}, so calls may be missing. `cdr-sync requests list --state dead` shows the reasons."
     if elsewhere := coverage.dead - dead:
         noun = counted(elsewhere, "request that was", "requests that were")
         verb = "is" if elsewhere == 1 else "are"
-        sentences.append(
-            f"{noun} enqueued at another time {verb} dead and may also have had calls in this period."
-        )
+        yield f"{noun} enqueued at another time {verb} dead and may also have had calls in this period."
     if empty := total["without_legs"]:
-        sentences.append(f"The API returned no call for {counted(empty, 'request', 'requests')}.")
+        yield f"The API returned no call for {counted(empty, 'request', 'requests')}."
     if cancelled := total["cancelled"]:
-        sentences.append(f"{counted(cancelled, 'request was', 'requests were')} cancelled.")
+        yield f"{counted(cancelled, 'request was', 'requests were')} cancelled."
     if legs := coverage.missing_legs:
-        sentences.append(
-            f"{counted(legs, 'leg is', 'legs are')} left out because a later answer no longer contained "
-            f"{'it' if legs == 1 else 'them'}."
-        )
-    return sentences
+        noun, it = counted(legs, "leg is", "legs are"), "it" if legs == 1 else "them"
+        yield f"{noun} left out because a later answer no longer contained {it}."
 
 
 def _completeness(coverage: Coverage, latest: datetime) -> str:

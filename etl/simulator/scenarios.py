@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import string
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -258,7 +259,7 @@ _DEMO_FAULTS = (
 )
 _DEMO_SHARE = 0.012
 
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _ID_LENGTH = 43
 
 

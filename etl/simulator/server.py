@@ -10,8 +10,9 @@ import socket
 import struct
 import threading
 import time
+from asyncio import StreamReader, StreamWriter
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Literal, NamedTuple, Self
@@ -95,10 +96,9 @@ class Simulator:
         self.headers_seen: Mapping[str, str] = {}  # of the last question, names in lower case
         self._clock = clock
         self._outage: str | None = None
-        self._calls: dict[str, int] = {}
-        self._calls_in_outage: dict[str, int] = {}
+        self._calls, self._calls_in_outage = Counter[str](), Counter[str]()
         self._first_asked: dict[str, float] = {}
-        self._clients: set[asyncio.StreamWriter] = set()
+        self._clients: set[StreamWriter] = set()
         self._thread: threading.Thread | None = None
         self._end_thread: Callable[[], object] = lambda: None
 
@@ -111,14 +111,13 @@ class Simulator:
     def outage(self) -> str | None:
         """The scenario that every question gets, whatever its ID and its credentials; None for none.
 
-        `stall` is short for `stall_headers`. An ask during an outage counts as a call, but not as one of the
-        asks after which `late`, `flaky_500` and similar scenarios give legs.
+        An ask during an outage counts as a call, but not as one of the asks after which `late`, `flaky_500`
+        and similar scenarios give legs.
         """
         return self._outage
 
     @outage.setter
     def outage(self, scenario: str | None) -> None:
-        scenario = "stall_headers" if scenario == "stall" else scenario
         if scenario is not None:
             check_scenario(scenario)
         self._outage = scenario
@@ -126,7 +125,7 @@ class Simulator:
     @property
     def calls(self) -> Counter[str]:
         """How often each request ID was asked for with right credentials, as of now."""
-        return Counter(dict(self._calls))
+        return self._calls.copy()
 
     @property
     def total_calls(self) -> int:
@@ -195,10 +194,7 @@ class Simulator:
         return listening
 
     async def _serve(
-        self,
-        listening: socket.socket,
-        on_ready: Callable[[], object],
-        signals: tuple[signal.Signals, ...] = (),
+        self, listening: socket.socket, on_ready: Callable[[], object], signals: Sequence[signal.Signals] = ()
     ) -> None:
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
         self._end_thread = lambda: loop.call_soon_threadsafe(stopping.set)
@@ -219,7 +215,7 @@ class Simulator:
             await asyncio.sleep(0)
         server.close()
 
-    async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_client(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Answer the requests of a connection in order, until one of them or the client ends it."""
         self.connections_opened += 1
         self._clients.add(writer)
@@ -232,7 +228,7 @@ class Simulator:
             self._clients.discard(writer)
             writer.close()
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _exchange(self, reader: StreamReader, writer: StreamWriter) -> bool:
         """Answer one request; returns whether the connection stays open for the next."""
         try:
             head = _parse_head(await reader.readuntil(b"\r\n\r\n"))
@@ -246,12 +242,7 @@ class Simulator:
         return await self._send(self._reply_to(head, body), reader, writer, keeps_alive=head.keeps_alive)
 
     async def _send(
-        self,
-        reply: Reply,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        *,
-        keeps_alive: bool = False,
+        self, reply: Reply, reader: StreamReader, writer: StreamWriter, *, keeps_alive: bool = False
     ) -> bool:
         """Send a reply in its manner; returns whether the connection stays open."""
         manner = reply.manner
@@ -309,28 +300,20 @@ class Simulator:
         return request_id if request_id and secret == right else None
 
     def _answer(self, request_id: str | None) -> Reply:
-        outage = self._outage
+        outage, asked_before = self._outage, 0
         if request_id is None:
             self.unauthorized_calls += 1
-            if outage is not None:
-                return self._reply(outage, "", 0)
-            return _REFUSED if self.auth_error_form == "body" else _REFUSED._replace(status=404)
-        asked_before = self._count(request_id, outage)
-        scenario = outage or scenario_of(request_id, self.seed, self.weights)
-        if SCENARIOS[scenario].has_just_ended:
-            self._first_asked.setdefault(request_id, self._clock())
-        return self._reply(scenario, request_id, asked_before)
-
-    def _count(self, request_id: str, outage: str | None) -> int:
-        """Count this ask; returns how many there were before it outside outages."""
-        before = self._calls.get(request_id, 0)
-        self._calls[request_id] = before + 1
-        in_outages = self._calls_in_outage.get(request_id, 0)
-        if outage:
-            self._calls_in_outage[request_id] = in_outages + 1
-        return before - in_outages
-
-    def _reply(self, scenario: str, request_id: str, asked_before: int) -> Reply:
+            if outage is None:
+                return _REFUSED if self.auth_error_form == "body" else _REFUSED._replace(status=404)
+            scenario, request_id = outage, ""
+        else:
+            scenario = outage or scenario_of(request_id, self.seed, self.weights)
+            asked_before = self._calls[request_id] - self._calls_in_outage.get(request_id, 0)
+            self._calls[request_id] += 1
+            if outage:
+                self._calls_in_outage[request_id] += 1
+            if SCENARIOS[scenario].has_just_ended:
+                self._first_asked.setdefault(request_id, self._clock())
         legs = self._legs(scenario, request_id, asked_before)
         return reply_to(scenario, legs, asked_before=asked_before, failures=self.failures)
 
@@ -362,8 +345,7 @@ def _parse_head(head: bytes) -> _Head:
         ValueError: they are malformed, or announce a body that this server does not read.
     """
     first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
-    fields = [line.partition(":") for line in lines]
-    headers = {name.lower(): value.strip() for name, _, value in fields}
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     try:
         method, target, version = first.split(" ")
         length = int(headers.get("content-length", "0"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.operators import EchoingApi, Operator
 
-from etl.simulator import Simulator
+from etl.simulator.server import Simulator
 
 
 @pytest.fixture

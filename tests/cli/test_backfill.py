@@ -10,7 +10,7 @@ import pytest
 from support.operators import finish, true_legs, wait_until
 
 from etl.cli import running
-from etl.simulator import make_request_id
+from etl.simulator.scenarios import make_request_id
 
 OUTCOMES = ("done", "without_legs", "put_off", "retried", "released", "dead", "lost_leases")
 DAYS = {"october": "2026-10-31 23:59:59.999999", "november": "2026-11-01 00:00:00.000000"}

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from etl.atomic_file import whole_file
-from etl.monitoring import replace_file, value_in_file
+from etl.monitoring import value_in_file
 
 PROMTOOL = shutil.which("promtool")
 
@@ -141,14 +141,15 @@ def test_everybody_can_read_the_file_under_any_umask(operator, path):
 
 def test_a_reader_never_sees_half_a_file(tmp_path):
     path = tmp_path / "cdr-sync.prom"
-    replace_file(path, b"old 1\n")
+    path.write_bytes(b"old 1\n")
     with whole_file(path) as file:
         file.write(b"new 2\n" * 50)
         file.flush()
         seen = path.read_bytes(), list(tmp_path.glob("*.prom"))
         file.write(b"new 2\n" * 50)
     first = path.stat().st_ino
-    replace_file(path, b"newer 3\n")
+    with whole_file(path) as file:
+        file.write(b"newer 3\n")
 
     assert seen == (b"old 1\n", [path])
     assert path.read_bytes() == b"newer 3\n"

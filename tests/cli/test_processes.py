@@ -13,7 +13,7 @@ import pytest
 from support.operators import CONSOLE_SCRIPT, PATIENCE, finish, wait_until
 
 from etl import __version__
-from etl.simulator import make_request_id
+from etl.simulator.scenarios import make_request_id
 
 SLOW_TO_IMPORT = {"alembic", "prometheus_client", "pydantic", "structlog", "requests"}
 

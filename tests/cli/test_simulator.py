@@ -11,7 +11,7 @@ import pytest
 from support.commands import mistake
 from support.operators import finish
 
-from etl.simulator import SCENARIOS
+from etl.simulator.scenarios import SCENARIOS
 
 
 def test_the_simulator_lists_its_scenarios_with_nothing_configured(new_operator):

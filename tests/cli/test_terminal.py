@@ -12,7 +12,7 @@ import pytest
 from support.operators import CONSOLE_SCRIPT, Operator, wait_until
 from support.terminals import Terminal
 
-from etl.simulator import make_request_id
+from etl.simulator.scenarios import make_request_id
 
 WIDE, USUAL, NARROW = 120, 80, 40
 OUTCOMES = (

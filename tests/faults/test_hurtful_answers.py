@@ -15,7 +15,7 @@ from support.systems import a_moment, numbered
 from etl.db.tables import cdr_requests, metadata
 from etl.piopiy import http1
 from etl.piopiy.client import CdrApi, HttpAnswer
-from etl.simulator import Simulator
+from etl.simulator.server import Simulator
 
 DRIP = 0.03  # seconds per byte: ten or more for an answer, and much less between two bytes
 DEADLINE = 4.0  # which a good answer meets on a busy machine too

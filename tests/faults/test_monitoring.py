@@ -9,8 +9,8 @@ import resource
 import pytest
 from support.health_checks import SECRET, first_words, health_check, silent_listener
 
+from etl.atomic_file import whole_file
 from etl.db.tables import sync_runs
-from etl.monitoring import replace_file
 
 pytestmark = pytest.mark.fault(40)
 
@@ -129,9 +129,9 @@ def test_a_folder_in_the_place_of_the_metrics_file_is_one_line_on_stderr(site, t
 
 def test_a_full_disk_leaves_the_old_metrics_file(tmp_path, note):
     path = tmp_path / "cdr-sync.prom"
-    replace_file(path, b"old 1\n")
-    with no_space_after(100), pytest.raises(OSError, match="too large"):
-        replace_file(path, b"new 2\n" * 5_000)
+    path.write_bytes(b"old 1\n")
+    with no_space_after(100), pytest.raises(OSError, match="too large"), whole_file(path) as file:
+        file.write(b"new 2\n" * 5_000)
 
     assert path.read_bytes() == b"old 1\n"
     assert list(tmp_path.iterdir()) == [path]

@@ -14,7 +14,7 @@ from etl.db.accounts import SharedRateLimit, ensure_account
 from etl.db.engine import open_engine
 from etl.db.tables import api_accounts
 from etl.settings import Account
-from etl.simulator import make_request_id
+from etl.simulator.scenarios import make_request_id
 from etl.sync.signals import Stop
 
 ACCOUNT = "default"

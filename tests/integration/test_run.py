@@ -25,8 +25,7 @@ from etl.db.tables import (
 )
 from etl.errors import SettingsError
 from etl.settings import Account
-from etl.simulator import SCENARIOS, make_request_id
-from etl.simulator.scenarios import BROKEN, CHANGING, FLAKY, VALID
+from etl.simulator.scenarios import BROKEN, CHANGING, FLAKY, SCENARIOS, VALID, make_request_id
 from etl.sync.fetching import Answered, Timing, fetch
 from etl.sync.ledger import this_process
 
@@ -353,7 +352,7 @@ def end_outage(simulator):
 
 @pytest.mark.parametrize(
     ("waiting", "outage"),
-    [*((waiting, "not listening") for waiting in (1, 2, 4, 5, 6)), (2, "stall"), (2, "error_503")],
+    [*((waiting, "not listening") for waiting in (1, 2, 4, 5, 6)), (2, "stall_headers"), (2, "error_503")],
 )
 def test_an_outage_uses_no_attempt_however_few_requests_wait_with_nothing_known_yet(system, waiting, outage):
     """With fewer than five there is never a row of five failures, and without a canary nobody to ask."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from etl.cli.main import main
-from etl.simulator import Simulator
+from etl.simulator.server import Simulator
 
 CONSOLE_SCRIPT = str(Path(sys.executable).with_name("cdr-sync"))
 OURS = ("CDR_SYNC_", "PIOPIY_", "XDG_", "OTEL_", "PYTHONUNBUFFERED")

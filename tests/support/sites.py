@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text
 from etl.db.dialects import db_now
 from etl.db.engine import read_url, reading
 from etl.db.tables import api_accounts, call_legs, cdr_requests, sync_runs
-from etl.simulator import make_request_id
+from etl.simulator.scenarios import make_request_id
 from support.operators import Finished, Operator, finish
 from support.systems import System, a_moment
 

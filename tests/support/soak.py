@@ -24,7 +24,8 @@ from sqlalchemy import exc
 
 from etl.db.engine import create_sqlite_file, open_engine
 from etl.db.schema import upgrade
-from etl.simulator import Simulator, make_request_id
+from etl.simulator.scenarios import make_request_id
+from etl.simulator.server import Simulator
 from support.audit import MAX_ATTEMPTS, SCENARIOS, Audit
 from support.injuries import Hands, draw_injuries
 from support.operators import finish, wait_until

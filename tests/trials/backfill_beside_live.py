@@ -27,7 +27,8 @@ from support.soak import SERVERS, make_site
 from support.terminals import Terminal
 
 from etl.db.tables import cdr_requests, sync_runs
-from etl.simulator import Simulator, make_request_id
+from etl.simulator.scenarios import make_request_id
+from etl.simulator.server import Simulator
 
 LABEL = "trial"
 HOST = "second-machine"

@@ -23,8 +23,8 @@ from support.health_checks import health_check
 from support.operators import Operator, true_legs
 
 from etl.monitoring import value_in_file
-from etl.simulator import Simulator, make_request_id
-from etl.simulator.server import wall_clock
+from etl.simulator.scenarios import make_request_id
+from etl.simulator.server import Simulator, wall_clock
 
 DAY = 24 * 60  # minutes
 FAILING, REFUSING, WELL_AGAIN = (

@@ -173,7 +173,7 @@ def test_the_default_database_does_not_depend_on_the_working_directory(tmp_path)
 
 
 def test_the_file_in_the_users_folder_is_read_where_it_exists(tmp_path):
-    write = "p = default_config_path(); p.parent.mkdir(parents=True); p.write_text('workers = 5'); print(p)"
+    write = "p = config_path({}); p.parent.mkdir(parents=True); p.write_text('workers = 5'); print(p)"
 
     assert in_a_home_of_its_own(tmp_path, tmp_path, write).endswith("cdr-sync.toml")
     assert in_a_home_of_its_own(tmp_path, tmp_path, "print(load_settings({}).workers)") == "5"

@@ -7,16 +7,20 @@ from itertools import pairwise
 
 import pytest
 
-from etl.simulator import (
+from etl.simulator.scenarios import (
+    BROKEN,
+    CHANGING,
     HEALTHY,
     SAMPLE_REQUEST_ID,
     SCENARIOS,
-    Simulator,
+    VALID,
+    legs_at,
     make_request_id,
     parse_faults,
+    reply_to,
     scenario_of,
 )
-from etl.simulator.scenarios import BROKEN, CHANGING, VALID, legs_at, reply_to
+from etl.simulator.server import Simulator
 
 EPOCH = 1_700_000_000.25
 DOCUMENTED = {"duration", "balance", "rate", "from", "to", "time", "leg", "direction", "status"}
@@ -254,14 +258,7 @@ def test_calls_have_both_directions_and_some_foreign_numbers():
     assert any(str(leg["from"]).startswith("91") and len(str(leg["from"])) == 12 for leg in sent)
 
 
-def test_importing_the_simulator_does_not_load_the_event_loop():
-    code = "import sys, etl.simulator, etl.simulator.scenarios; sys.exit('asyncio' in sys.modules)"
+def test_importing_the_scenarios_does_not_load_the_event_loop():
+    code = "import sys, etl.simulator.scenarios; sys.exit('asyncio' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
-    import etl.simulator  # noqa: PLC0415 (the module itself is under test)
-
-    with pytest.raises(AttributeError, match="has no attribute 'Simulation'"):
-        _ = etl.simulator.Simulation

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from etl.simulator import SAMPLE_REQUEST_ID, Simulator, make_request_id
-from etl.simulator.server import PATH
+from etl.simulator.scenarios import SAMPLE_REQUEST_ID, make_request_id
+from etl.simulator.server import PATH, Simulator
 
 PATIENCE = 60.0  # seconds for what comes
 IMPATIENCE = 0.5  # seconds for what never comes
@@ -400,7 +400,12 @@ def test_a_gzip_bomb_is_small_and_unpacks_to_much_more(simulator):
 
 @pytest.mark.parametrize(
     ("outage", "expected"),
-    [("error_503", 503), ("not_found", 404), ("reset", ConnectionResetError), ("stall", TimeoutError)],
+    [
+        ("error_503", 503),
+        ("not_found", 404),
+        ("reset", ConnectionResetError),
+        ("stall_headers", TimeoutError),
+    ],
 )
 def test_an_outage_affects_every_question_until_it_ends(simulator, outage, expected):
     simulator.outage = outage
@@ -493,7 +498,7 @@ def test_concurrent_connections_get_the_right_legs_each(simulator):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_in_the_foreground_it_runs_until_a_signal(number):
     code = (
-        "from etl.simulator import Simulator; simulator = Simulator();"
+        "from etl.simulator.server import Simulator; simulator = Simulator();"
         "simulator.serve_forever(lambda: print(simulator.port, flush=True)); print('stopped')"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
