@@ -329,7 +329,8 @@ def rate_evidence(sql: Dialect) -> str:
     rate, {sql.started_minutes} AS started_minutes,
     {sql.money.format(f"rate * ({sql.started_minutes})")} AS rate_times_minutes
 FROM (
-    SELECT call_legs.*,
+    SELECT account, request_id, leg, to_number, call_time, occurrence, status, duration_seconds,
+        rate, balance,
         -- The balance falls from leg to leg, and the record of leg b is emitted before that of leg a.
         LAG(balance) OVER (
             PARTITION BY account, request_id
