@@ -30,6 +30,7 @@ _VARIABLE = re.compile("[A-Z_][A-Z0-9_]{0,63}")
 _LONGEST_SECONDS = 3_660 * 86_400
 # Where a setting has no range, its description says in words which values it accepts.
 _URL = msgspec.Meta(pattern=r"^(https?://\S+)?$", description="an http:// or https:// URL")
+_PROXY = msgspec.Meta(pattern=r"^(http://\S+)?$", description="an http:// URL")
 _API_URL = msgspec.Meta(
     pattern=r"^https?://[^\s/?#@]+(/\S*)?$",
     description="an http:// or https:// URL without user or password",
@@ -82,7 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     empty_for: timedelta = timedelta(hours=72)
     empty_delay: timedelta = timedelta(minutes=1)
     default_region: Annotated[str, _REGION] = "IN"
-    proxy: Annotated[str, _URL] = ""
+    proxy: Annotated[str, _PROXY] = ""
     ping_url: Annotated[str, _URL] = ""
     metrics_file: str = ""
     log_format: Literal["auto", "console", "json"] = "auto"

@@ -35,7 +35,7 @@ from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from etl.errors import CallConnectionError, CallTimeoutError, TooLargeError
+from etl.errors import CallConnectionError, CallTimeoutError, RedirectedError, TooLargeError
 
 _PIECE = 64 * 1024
 _LONGEST_LINE = 64 * 1024  # bytes of one line of a head, or of a chunk's size
@@ -95,6 +95,7 @@ class DeadlineAdapter(BaseAdapter):
         Raises:
             CallTimeoutError: the answer was not complete in time.
             CallConnectionError: there was no connection, it broke, or what came is not an HTTP answer.
+            RedirectedError: the answer is a redirect: following it would send the secret along.
             TooLargeError: the decoded body has more than `max_bytes`.
         """
         seconds, host = float(timeout), self._target.host
@@ -115,7 +116,13 @@ class DeadlineAdapter(BaseAdapter):
             raise CallConnectionError(f"the call to {where} failed: {_reason(error)}") from error
         if not connection.is_reusable:
             self.close()
-        return _response(request, *answer)
+        status, headers, body = answer
+        if 300 <= status < 400:  # noqa: PLR2004 (3xx)
+            where = _host_of(headers.get("location"))
+            raise RedirectedError(
+                f"HTTP status {status} redirects to {where}, which is not followed", http_status=status
+            )
+        return _response(request, status, headers, body)
 
     def close(self) -> None:
         """Close the connection."""
@@ -188,6 +195,14 @@ def _request_bytes(request: requests.PreparedRequest, target: _Target, proxy: _P
     head += [f"{name}: {value}\r\n" for name, value in request.headers.items()]
     body = request.body or b""
     return "".join([*head, "\r\n"]).encode("latin-1") + (body if isinstance(body, bytes) else body.encode())
+
+
+def _host_of(location: str | None) -> str:
+    try:
+        host = urlsplit(location or "").hostname
+    except ValueError:
+        host = None
+    return f"the host {host[:100]!r}" if host else "an address without a host"
 
 
 def _response(

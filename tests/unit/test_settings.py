@@ -321,7 +321,8 @@ def test_a_wrong_value_is_named_with_its_place(problems, setting, wrong):
         ("rate_limit = -0.5", "a number from 0 to 100,000"),
         ('log_format = "xml"', "auto, console or json"),
         ("metrics_file = 5", "text"),
-        ("proxy = []", "an http:// or https:// URL"),
+        ("proxy = []", "an http:// URL"),
+        ('proxy = "https://127.0.0.1:3128"', "an http:// URL"),
     ],
 )
 def test_a_wrong_value_is_reported_with_the_values_that_are_accepted(problems, line, wanted):
