@@ -53,21 +53,13 @@ class ExitCode(IntEnum):
 
 
 # Where several apply, the first of these wins; any other code, such as a signal's, comes between 1 and 65.
-_PRECEDENCE = (
-    ExitCode.CONFIGURATION,
-    ExitCode.CREDENTIALS_REFUSED,
-    ExitCode.UNAVAILABLE,
-    ExitCode.FAILED,
-)
+_PRECEDENCE = (ExitCode.CONFIGURATION, ExitCode.CREDENTIALS_REFUSED, ExitCode.UNAVAILABLE, ExitCode.FAILED)
 
 
 def gravest(codes: Iterable[int]) -> int:
     """The exit code to report where several apply; 0 where there is none."""
-    found = set(codes) - {ExitCode.OK}
-    if not found:
-        return ExitCode.OK
-    first = next((code for code in _PRECEDENCE if code in found), None)
-    return first if first is not None else max(found)
+    found = set(codes)
+    return next((code for code in _PRECEDENCE if code in found), max(found, default=ExitCode.OK))
 
 
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 1, shown: Callable[[str], str] = str) -> str:
