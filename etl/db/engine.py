@@ -41,12 +41,7 @@ _DIALECTS = {
     "mariadb": "mysql",
 }
 _DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}
-_OLDEST_SERVERS = {
-    "SQLite": (3, 35),
-    "PostgreSQL": (13,),
-    "MariaDB": (10, 6),
-    "MySQL": (8, 0, 19),
-}
+_OLDEST_SERVERS = {"SQLite": (3, 35), "PostgreSQL": (13,), "MariaDB": (10, 6), "MySQL": (8, 0, 19)}
 # A database that does not answer must end a command instead of blocking it. What the URL says comes first,
 # such as `?connect_timeout=3`, or `?timeout=5` for SQLite.
 _READ_SECONDS = 70  # for one answer of a server, which ends a statement after 60

@@ -112,12 +112,7 @@ class Claimant:
 
 
 def claim_requests(
-    connection: Connection,
-    account: str,
-    claimant: Claimant,
-    *,
-    most: int,
-    skip_newest: int | None = None,
+    connection: Connection, account: str, claimant: Claimant, *, most: int, skip_newest: int | None = None
 ) -> list[ClaimedRequest]:
     """Claim up to `most` due requests of an account, live ones first; commit before fetching any.
 
