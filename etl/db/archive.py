@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, select, update
@@ -19,23 +18,13 @@ from etl.db.tables import cdr_requests, cdr_responses
 
 MALFORMED = "malformed"  # the error kind whose answers are archived and can become readable
 _column = cdr_responses.c
-_COLUMNS: Mapping[str, Kind] = {
+_ANSWER: Mapping[str, Kind] = {
     **REQUEST_KEY,
     "http_status": "int",
     "body": "text",
     "sha256": "text",
     "run_id": "int",
 }
-# Safe because the claim is fenced: no other transaction numbers the answers of this request.
-_ARCHIVE = """
-INSERT INTO cdr_responses (account, request_id, revision, run_id, fetched_at, http_status, body, sha256)
-SELECT v.account, v.request_id, COALESCE(latest.revision, 0) + 1, v.run_id, {now},
-    v.http_status, v.body, v.sha256
-FROM {rows} LEFT JOIN cdr_responses AS latest
-    ON latest.account = v.account AND latest.request_id = v.request_id AND latest.revision = (
-        SELECT MAX(revision) FROM cdr_responses
-        WHERE cdr_responses.account = v.account AND cdr_responses.request_id = v.request_id)
-WHERE latest.sha256 IS NULL OR latest.sha256 <> v.sha256"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +48,23 @@ def archive_responses(connection: Connection, responses: Sequence[Response], *, 
     """Archive answers, without those whose bytes are the same as the answer before."""
     if responses:
         rows = [(r.account, r.request_id, r.http_status, r.body, r.sha256, run_id) for r in responses]
-        _archive_statement(connection.dialect.name).execute(connection, rows)
+        _ARCHIVE.execute(connection, rows)
 
 
-@cache
-def _archive_statement(dialect: str) -> RowsStatement:
-    return RowsStatement(dialect, _ARCHIVE.replace("{now}", now_sql(dialect)), _COLUMNS)
+def _archive_sql(dialect: str, rows: str) -> str:
+    # Safe because the claim is fenced: no other transaction numbers the answers of this request.
+    return f"""
+INSERT INTO cdr_responses (account, request_id, revision, run_id, fetched_at, http_status, body, sha256)
+SELECT v.account, v.request_id, COALESCE(latest.revision, 0) + 1, v.run_id, {now_sql(dialect)},
+    v.http_status, v.body, v.sha256
+FROM {rows} LEFT JOIN cdr_responses AS latest
+    ON latest.account = v.account AND latest.request_id = v.request_id AND latest.revision = (
+        SELECT MAX(revision) FROM cdr_responses
+        WHERE cdr_responses.account = v.account AND cdr_responses.request_id = v.request_id)
+WHERE latest.sha256 IS NULL OR latest.sha256 <> v.sha256"""
+
+
+_ARCHIVE = RowsStatement(_archive_sql, _ANSWER)
 
 
 @dataclass(frozen=True, slots=True)

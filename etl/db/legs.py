@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cache
 from operator import attrgetter, itemgetter
 
 from sqlalchemy import Connection, select
@@ -23,21 +22,12 @@ _KEY = tuple(call_legs.primary_key.columns.keys())
 _COLUMNS = (*REQUEST_KEY, *_CONTENT, "occurrence", "revision", "run_id")
 _KINDS = {**{name: kind_of(call_legs.c[name]) for name in _COLUMNS}, **REQUEST_KEY}
 
-_KNOWN = """
-SELECT account, request_id FROM {rows} WHERE EXISTS (
-    SELECT 1 FROM call_legs WHERE call_legs.account = v.account AND call_legs.request_id = v.request_id)"""
-# SQLite takes ON CONFLICT for a join's ON where no WHERE comes before it.
-_UPSERT = """
-INSERT INTO call_legs ({columns}, first_seen_at, updated_at, missing_since)
-SELECT {values}, {now}, {now}, CASE WHEN v.vanished = 1 THEN {now} END FROM {rows} WHERE 1 = 1
-{on_conflict}"""
-
 
 def stored_legs(connection: Connection, requests: Iterable[RequestKey]) -> dict[RequestKey, list[StoredLeg]]:
     """All stored legs of some requests, by request; requests without any are left out."""
     found: dict[RequestKey, list[StoredLeg]] = defaultdict(list)
     # Most requests have none yet, and to learn that much costs little.
-    results = _known_statement(connection.dialect.name).execute(connection, list(requests))
+    results = _KNOWN.execute(connection, list(requests))
     known = [(account, request_id) for result in results for account, request_id in result]
     # One account at a time: for a list of pairs, SQLite reads the whole table.
     for account in sorted({account for account, _ in known}):
@@ -52,9 +42,13 @@ def stored_legs(connection: Connection, requests: Iterable[RequestKey]) -> dict[
     return found
 
 
-@cache
-def _known_statement(dialect: str) -> RowsStatement:
-    return RowsStatement(dialect, _KNOWN, REQUEST_KEY)
+def _known_sql(_dialect: str, rows: str) -> str:
+    return f"""
+SELECT account, request_id FROM {rows} WHERE EXISTS (
+    SELECT 1 FROM call_legs WHERE call_legs.account = v.account AND call_legs.request_id = v.request_id)"""
+
+
+_KNOWN = RowsStatement(_known_sql, REQUEST_KEY)
 
 
 def as_stored(connection: Connection, legs: Sequence[Leg]) -> list[Leg]:
@@ -89,7 +83,7 @@ def upsert_legs(
         for leg, vanished in sorted(_touched(change), key=lambda touched: touched[0].key)
     ]
     if rows:
-        _upsert_statement(dialect).execute(connection, rows)
+        _UPSERT.execute(connection, rows)
 
 
 def _touched(change: LegChanges) -> Iterator[tuple[NumberedLeg, bool]]:
@@ -106,14 +100,15 @@ def _row(
     return (*request, *content, leg.key.occurrence, leg.revision, run_id, int(vanished))
 
 
-@cache
-def _upsert_statement(dialect: str) -> RowsStatement:
+def _upsert_sql(dialect: str, rows: str) -> str:
     updated = [*(name for name in _COLUMNS if name not in _KEY), "updated_at", "missing_since"]
-    upsert = _UPSERT.format(
-        columns=", ".join(_COLUMNS),
-        values=", ".join(f"v.{name}" for name in _COLUMNS),
-        now=now_sql(dialect),
-        rows="{rows}",
-        on_conflict=on_conflict_sql(dialect, _KEY, update=updated),
-    )
-    return RowsStatement(dialect, upsert, {**_KINDS, "vanished": "int"})
+    values = ", ".join(f"v.{name}" for name in _COLUMNS)
+    now = now_sql(dialect)
+    # SQLite takes ON CONFLICT for a join's ON where no WHERE comes before it.
+    return f"""
+INSERT INTO call_legs ({", ".join(_COLUMNS)}, first_seen_at, updated_at, missing_since)
+SELECT {values}, {now}, {now}, CASE WHEN v.vanished = 1 THEN {now} END FROM {rows} WHERE 1 = 1
+{on_conflict_sql(dialect, _KEY, update=updated)}"""
+
+
+_UPSERT = RowsStatement(_upsert_sql, {**_KINDS, "vanished": "int"})
