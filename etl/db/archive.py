@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, 
 
 from etl.db.bulk import REQUEST_KEY, Kind, RowsStatement
 from etl.db.dialects import db_now, now_sql
-from etl.db.selection import REPLAY, known_accounts, lock_requests
+from etl.db.selection import REPLAY, Span, is_within, known_accounts, lock_requests
 from etl.db.states import DEAD, PENDING
 from etl.db.tables import cdr_requests, cdr_responses
 
@@ -68,15 +68,6 @@ _ARCHIVE = RowsStatement(_archive_sql, _ANSWER)
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Which archived answers to read: received at or after `since` and before `until`; None means any."""
-
-    account: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ArchivedAnswer:
     """The latest answer of a request, as the archive holds it."""
 
@@ -103,7 +94,7 @@ class Rereading:
 
 
 def archived_accounts(connection: Connection, span: Span) -> list[str]:
-    """The accounts that have answers in a span."""
+    """The accounts to look for answers in a span; the account of the span, if it has one."""
     return known_accounts(connection, _column.account) if span.account is None else [span.account]
 
 
@@ -137,12 +128,12 @@ def _latest(account: str, request_ids: Sequence[str], span: Span) -> ColumnEleme
         later.c.request_id == _column.request_id,
         later.c.revision > _column.revision,
     )
-    parts = [_column.account == account, _column.request_id.in_(request_ids), ~exists().where(is_later)]
-    if span.since is not None:
-        parts.append(_column.fetched_at >= span.since)
-    if span.until is not None:
-        parts.append(_column.fetched_at < span.until)
-    return and_(*parts)
+    return and_(
+        _column.account == account,
+        _column.request_id.in_(request_ids),
+        ~exists().where(is_later),
+        is_within(_column.fetched_at, span.since, span.until),
+    )
 
 
 def requests_by_id(

@@ -56,13 +56,9 @@ class Money(TypeDecorator[Decimal]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Choose the column's type. On SQLite the double is read as it is, and rounded here."""
-        match dialect.name:
-            case "sqlite":
-                return dialect.type_descriptor(Numeric(38, 18, asdecimal=False))
-            case "postgresql":
-                return dialect.type_descriptor(Numeric())
-            case _:
-                return dialect.type_descriptor(Numeric(38, 18))
+        kinds: dict[str, TypeEngine[Any]]
+        kinds = {"sqlite": Numeric(38, 18, asdecimal=False), "postgresql": Numeric()}
+        return dialect.type_descriptor(kinds.get(dialect.name, Numeric(38, 18)))
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
         """Send what the database stores."""

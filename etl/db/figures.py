@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, text
 
 from etl.db.dialects import Instant, database_now, now_sql
-from etl.db.states import DEAD, STATES, RunOutcome
+from etl.db.states import DEAD, STATES
 from etl.db.tables import api_accounts, call_legs, cdr_requests, sync_runs
 
 # A request whose lease ran out is due, too: its worker died, and it has not been taken back yet.
@@ -41,7 +41,7 @@ def queue_figures(connection: Connection) -> QueueFigures:
     calls_api = column.command != "reprocess"
     last_success = (
         select(column.finished_at)
-        .where(column.outcome == RunOutcome.OK, calls_api)
+        .where(column.outcome == "ok", calls_api)
         .order_by(column.id.desc())
         .limit(1)
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter, itemgetter
 
 from sqlalchemy import Connection, select
 
-from etl.cdr.legs import Leg, LegChanges, NumberedLeg, StoredLeg
+from etl.cdr.legs import Leg, LegChanges, StoredLeg
 from etl.db.bulk import REQUEST_KEY, RowsStatement, kind_of, on_conflict_sql, stored_value
 from etl.db.dialects import digits_of_double, now_sql
 from etl.db.tables import call_legs
@@ -76,28 +76,16 @@ def upsert_legs(
     The rows go in the order of their key, so that two writers whose rows overlap wait for one another
     instead of ending in a deadlock.
     """
-    dialect = connection.dialect.name
-    rows = [
-        _row(dialect, request, leg, run_id=run_id, vanished=vanished)
-        for request, change in sorted(changes.items(), key=itemgetter(0))
-        for leg, vanished in sorted(_touched(change), key=lambda touched: touched[0].key)
-    ]
+    rows = []
+    for request, change in sorted(changes.items(), key=itemgetter(0)):
+        marks = [(leg, 0) for leg in (*change.inserted, *change.updated)] + [
+            (leg, 1) for leg in change.vanished
+        ]
+        for leg, mark in sorted(marks, key=lambda marked: marked[0].key):
+            content = (stored_value(connection.dialect.name, value) for value in _content_of(leg.content))
+            rows.append((*request, *content, leg.key.occurrence, leg.revision, run_id, mark))
     if rows:
         _UPSERT.execute(connection, rows)
-
-
-def _touched(change: LegChanges) -> Iterator[tuple[NumberedLeg, bool]]:
-    yield from ((leg, False) for leg in change.inserted)
-    yield from ((leg, False) for leg in change.updated)
-    yield from ((leg, True) for leg in change.vanished)
-
-
-def _row(
-    dialect: str, request: RequestKey, leg: NumberedLeg, *, run_id: int | None, vanished: bool
-) -> tuple[object, ...]:
-    """A row in the order of `_COLUMNS`, and the mark."""
-    content = (stored_value(dialect, value) for value in _content_of(leg.content))
-    return (*request, *content, leg.key.occurrence, leg.revision, run_id, int(vanished))
 
 
 def _upsert_sql(dialect: str, rows: str) -> str:

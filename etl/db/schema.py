@@ -189,7 +189,9 @@ def check(engine: Engine) -> None:
                 f"The schema is {found or 'missing'}, but this version needs {SCHEMA_REVISION}",
                 remedy="Run `cdr-sync db upgrade`",
             )
-        differences = found_differences(connection, texts_of_views(connection.dialect.name))
+        differences = _differences_of_tables(connection)
+        texts = texts_of_views(connection.dialect.name)
+        differences += _differences_of_columns(connection) or _differences_of_texts(connection, texts)
     if differences:
         lines = "\n".join(f"  {difference}" for difference in differences)
         raise FailedCheckError(f"The tables differ from the models:\n{lines}")
@@ -217,13 +219,6 @@ def is_in_models(_object: object, name: str | None, *_: object) -> bool:
 
 
 Difference = tuple[object, ...]
-
-
-def found_differences(connection: Connection, texts_of_views: Mapping[str, str]) -> list[Difference]:
-    """All differences: a word for each, and what it is about. Do not use the connection afterwards."""
-    differences = _differences_of_tables(connection)
-    of_views = _differences_of_columns(connection)
-    return differences + (of_views or _differences_of_texts(connection, texts_of_views))
 
 
 def _differences_of_tables(connection: Connection) -> list[Difference]:

@@ -36,6 +36,27 @@ _column = cdr_requests.c
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Which rows: of one account, and from `since` until just before `until`; None means any."""
+
+    account: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def is_within(
+    at: ColumnElement[datetime], since: datetime | None, until: datetime | None
+) -> ColumnElement[bool]:
+    """That an instant is at or after `since` and before `until`; None means any."""
+    condition: ColumnElement[bool] = true()
+    if since is not None:
+        condition &= at >= since
+    if until is not None:
+        condition &= at < until
+    return condition
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Which requests to select; None and empty mean any."""
 
@@ -52,7 +73,7 @@ class Selection:
 
     def condition(self) -> ColumnElement[bool]:
         """The same as an SQL condition on `cdr_requests`."""
-        parts: list[ColumnElement[bool]] = [true()]
+        parts = [is_within(_column.enqueued_at, self.since, self.until)]
         if self.states:
             parts.append(_column.state.in_(self.states))
         if self.accounts:
@@ -61,10 +82,6 @@ class Selection:
         parts += [_column[name] == value for name, value in wanted.items() if value is not None]
         if self.only_due:
             parts.append(and_(_column.state == PENDING, _column.run_after <= db_now()))
-        if self.since is not None:
-            parts.append(_column.enqueued_at >= self.since)
-        if self.until is not None:
-            parts.append(_column.enqueued_at < self.until)
         if self.request_ids is not None:
             parts.append(_column.request_id.in_(self.request_ids) if self.request_ids else false())
         if self.unmarked_by is not None:
@@ -74,36 +91,27 @@ class Selection:
         return and_(*parts)
 
 
-def count_requests(connection: Connection, selection: Selection) -> dict[tuple[str, int], int]:
+def count_requests(connection: Connection, selection: Selection) -> Counter[tuple[str, int]]:
     """How many requests are selected, by account and lane."""
-    rows = connection.execute(
-        select(_column.account, _column.lane, func.count())
-        .where(selection.condition())
-        .group_by(_column.account, _column.lane)
-    )
-    return {(account, lane): count for account, lane, count in rows}
+    return _count_by(connection, selection, _column.lane)
 
 
 def count_states(connection: Connection, selection: Selection) -> Counter[tuple[str, str]]:
     """How many requests are selected, by account and state."""
-    rows = connection.execute(
-        select(_column.account, _column.state, func.count())
-        .where(selection.condition())
-        .group_by(_column.account, _column.state)
-    )
-    return Counter({(account, state): count for account, state, count in rows})
+    return _count_by(connection, selection, _column.state)
+
+
+def _count_by(connection: Connection, selection: Selection, column: Column[Any]) -> Counter[tuple[str, Any]]:
+    counted = select(_column.account, column, func.count()).where(selection.condition())
+    rows = connection.execute(counted.group_by(_column.account, column))
+    return Counter({(account, value): count for account, value, count in rows})
 
 
 def list_requests(connection: Connection, selection: Selection, *, most: int) -> list[Row[Any]]:
     """The selected requests, the one that changed last first."""
-    return list(
-        connection.execute(
-            select(cdr_requests)
-            .where(selection.condition())
-            .order_by(_column.updated_at.desc(), _column.id.desc())
-            .limit(most)
-        )
-    )
+    order = (_column.updated_at.desc(), _column.id.desc())
+    listed = select(cdr_requests).where(selection.condition()).order_by(*order).limit(most)
+    return list(connection.execute(listed))
 
 
 def select_rows(connection: Connection, selection: Selection) -> list[Row[Any]]:
@@ -160,37 +168,34 @@ def find_requests(connection: Connection, request_id: str) -> list[Row[Any]]:
 def legs_of(connection: Connection, account: str, request_id: str) -> list[Row[Any]]:
     """All legs of a request, including those that a later answer no longer held."""
     column = call_legs.c
-    return list(
-        connection.execute(
-            select(call_legs)
-            .where(column.account == account, column.request_id == request_id)
-            .order_by(column.leg, column.call_time, column.to_number, column.occurrence)
-        )
-    )
+    order = (column.leg, column.call_time, column.to_number, column.occurrence)
+    return _rows_of(connection, account, request_id, list(column), order)
 
 
 def responses_of(connection: Connection, account: str, request_id: str) -> list[Row[Any]]:
     """The archived answers of a request, the oldest first, without their bodies."""
     column = cdr_responses.c
-    return list(
-        connection.execute(
-            select(column.revision, column.run_id, column.fetched_at, column.http_status, column.sha256)
-            .where(column.account == account, column.request_id == request_id)
-            .order_by(column.revision)
-        )
-    )
+    shown = (column.revision, column.run_id, column.fetched_at, column.http_status, column.sha256)
+    return _rows_of(connection, account, request_id, shown, (column.revision,))
 
 
 def findings_on(connection: Connection, account: str, request_id: str) -> list[Row[Any]]:
     """The rows of `data_quality` of a request."""
     column = data_quality.c
-    return list(
-        connection.execute(
-            select(column.check_name, column.leg, column.detail)
-            .where(column.account == account, column.request_id == request_id)
-            .order_by(column.check_name, column.detail)
-        )
-    )
+    shown = (column.check_name, column.leg, column.detail)
+    return _rows_of(connection, account, request_id, shown, (column.check_name, column.detail))
+
+
+def _rows_of(
+    connection: Connection,
+    account: str,
+    request_id: str,
+    shown: Sequence[Column[Any]],
+    order: Sequence[Column[Any]],
+) -> list[Row[Any]]:
+    column = shown[0].table.c
+    is_of_request = and_(column.account == account, column.request_id == request_id)
+    return list(connection.execute(select(*shown).where(is_of_request).order_by(*order)))
 
 
 Change = Mapping[str, Any]  # column to value

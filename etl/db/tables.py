@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -54,7 +54,7 @@ def _count(name: str, comment: str) -> Column[Any]:
     return required(name, Integer, comment, server_default=text("0"))
 
 
-def _one_of(name: str, values: Sequence[str]) -> str:
+def _one_of(name: str, values: Iterable[str]) -> str:
     return f"{name} IN ({', '.join(map(repr, values))})"
 
 
@@ -100,7 +100,7 @@ cdr_requests = Table(
     _instant("updated_at", "UTC; last change of this row"),
     column("finished_at", Instant, "UTC; when it became done, empty, dead or cancelled; else null"),
     UniqueConstraint("account", "request_id"),
-    CheckConstraint(_one_of("state", tuple(STATES)), name="state_is_known"),
+    CheckConstraint(_one_of("state", STATES), name="state_is_known"),
     CheckConstraint("lane IN (0, 1)", name="lane_is_known"),
     CheckConstraint(
         "(state = 'running' AND lease_token IS NOT NULL AND lease_until IS NOT NULL)"
