@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, select, update
 
-from etl.db.bulk import REQUEST_KEY, Kind, RowsStatement
+from etl.db.bulk import REQUEST_KEY, RowsStatement
 from etl.db.dialects import db_now, now_sql
 from etl.db.selection import REPLAY, Span, is_within, known_accounts, lock_requests
 from etl.db.states import DEAD, PENDING
@@ -18,13 +18,6 @@ from etl.db.tables import cdr_requests, cdr_responses
 
 MALFORMED = "malformed"  # the error kind whose answers are archived and can become readable
 _column = cdr_responses.c
-_ANSWER: Mapping[str, Kind] = {
-    **REQUEST_KEY,
-    "http_status": "int",
-    "body": "text",
-    "sha256": "text",
-    "run_id": "int",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +57,10 @@ FROM {rows} LEFT JOIN cdr_responses AS latest
 WHERE latest.sha256 IS NULL OR latest.sha256 <> v.sha256"""
 
 
-_ARCHIVE = RowsStatement(_archive_sql, _ANSWER)
+_ARCHIVE = RowsStatement(
+    _archive_sql,
+    {**REQUEST_KEY, "http_status": "integer", "body": "text", "sha256": "text", "run_id": "integer"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +139,8 @@ def requests_by_id(
     column = cdr_requests.c
     known = select(column.id).where(column.account == account, column.request_id.in_(request_ids))
     ids = list(connection.scalars(known))
-    if locks:
-        rows = lock_requests(connection, ids)
-    else:
-        rows = list(connection.execute(select(cdr_requests).where(column.id.in_(ids))))
+    plain = select(cdr_requests).where(column.id.in_(ids))
+    rows = lock_requests(connection, ids) if locks else connection.execute(plain)
     return {row.request_id: row for row in rows}
 
 

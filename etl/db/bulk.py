@@ -17,19 +17,19 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import JSON, Column, Connection, CursorResult, Integer, TextClause, text
+from sqlalchemy import JSON, Boolean, Column, Connection, CursorResult, Integer, TextClause, text
 
 from etl.db.dialects import Instant, Money, instant_text
 
 # How many IDs a statement's list may hold. From 1,000 on, MariaDB reads and locks the whole table.
 ID_CHUNK = 500
 _SQLITE_PARAMETERS = 32_000  # one statement may have 32,766
-Kind = Literal["text", "exact", "int", "seconds", "instant", "money", "json"]
+Kind = Literal["text", "exact", "integer", "seconds", "instant", "money", "boolean", "json"]
 REQUEST_KEY: Mapping[str, Kind] = {"account": "exact", "request_id": "exact"}
 _TYPES: Mapping[Kind, tuple[str, str]] = {  # on PostgreSQL, and on MySQL and MariaDB
     "text": ("text", "MEDIUMTEXT CHARACTER SET utf8mb4"),
     "exact": ("text", "VARCHAR(255) CHARACTER SET utf8mb4"),  # short, so that an index can be searched for it
-    "int": ("bigint", "BIGINT"),
+    "integer": ("bigint", "BIGINT"),
     "seconds": ("double precision", "DOUBLE"),
     "instant": ("timestamptz", "DATETIME(6)"),
     "money": ("numeric", "DECIMAL(38, 18)"),
@@ -39,7 +39,13 @@ _TYPES: Mapping[Kind, tuple[str, str]] = {  # on PostgreSQL, and on MySQL and Ma
 
 def kind_of(column: Column[Any]) -> Kind:
     """The kind of a table's column."""
-    kinds: dict[type, Kind] = {Instant: "instant", Money: "money", Integer: "int", JSON: "json"}
+    kinds: dict[type, Kind] = {
+        Instant: "instant",
+        Money: "money",
+        Integer: "integer",
+        JSON: "json",
+        Boolean: "boolean",
+    }
     return next((kind for type_, kind in kinds.items() if isinstance(column.type, type_)), "text")
 
 

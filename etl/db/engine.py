@@ -272,18 +272,14 @@ def long_reading(engine: Engine) -> Iterator[Connection]:
 
 def lift_limits(connection: Connection) -> None:
     """Let a server end no statement of this transaction for being slow."""
-    match connection.dialect.name:
-        case "sqlite":
-            limits = []
-        case "postgresql":
-            limits = ["LOCAL statement_timeout = 0", "LOCAL idle_in_transaction_session_timeout = 0"]
-        case _:
-            limits = [f"SESSION net_write_timeout = {LONG_READ_SECONDS}"]
-            if getattr(connection.dialect, "is_mariadb", False):
-                limits += ["SESSION max_statement_time = 0", "SESSION idle_transaction_timeout = 0"]
-            else:
-                limits += ["SESSION max_execution_time = 0"]
-    for limit in limits:
+    slow_reader = f"SESSION net_write_timeout = {LONG_READ_SECONDS}"
+    limits = {
+        "PostgreSQL": ("LOCAL statement_timeout = 0", "LOCAL idle_in_transaction_session_timeout = 0"),
+        "MariaDB": (slow_reader, "SESSION max_statement_time = 0", "SESSION idle_transaction_timeout = 0"),
+        "MySQL": (slow_reader, "SESSION max_execution_time = 0"),
+    }
+    name, _ = server_of(connection)
+    for limit in limits.get(name, ()):  # SQLite has none
         connection.execute(text(f"SET {limit}"))
 
 

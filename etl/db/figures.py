@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, text
+from sqlalchemy import Connection, Row, and_, func, select, text
 
 from etl.db.dialects import Instant, database_now, now_sql
 from etl.db.states import DEAD, STATES
@@ -38,13 +38,8 @@ def queue_figures(connection: Connection) -> QueueFigures:
     """Read the figures that monitoring shows."""
     column = sync_runs.c
     # A run that calls no API does not show whether the job works.
-    calls_api = column.command != "reprocess"
-    last_success = (
-        select(column.finished_at)
-        .where(column.outcome == "ok", calls_api)
-        .order_by(column.id.desc())
-        .limit(1)
-    )
+    is_success = and_(column.outcome == "ok", column.command != "reprocess")
+    last_success = select(column.finished_at).where(is_success).order_by(column.id.desc()).limit(1)
     running = text("SELECT COUNT(*) FROM cdr_requests WHERE state = 'running'")
     return QueueFigures(
         now=database_now(connection),

@@ -99,4 +99,4 @@ SELECT {values}, {now}, {now}, CASE WHEN v.vanished = 1 THEN {now} END FROM {row
 {on_conflict_sql(dialect, _KEY, update=updated)}"""
 
 
-_UPSERT = RowsStatement(_upsert_sql, {**_KINDS, "vanished": "int"})
+_UPSERT = RowsStatement(_upsert_sql, {**_KINDS, "vanished": "integer"})

@@ -11,9 +11,10 @@ Three rules make it safe:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import product
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -54,7 +55,9 @@ WHERE known.id IS NULL
 {on_conflict_sql(dialect, tuple(REQUEST_KEY))}"""
 
 
-_ENQUEUE = RowsStatement(_enqueue_sql, {**REQUEST_KEY, "batch": "text", "lane": "int", "delay": "seconds"})
+_ENQUEUE = RowsStatement(
+    _enqueue_sql, {**REQUEST_KEY, "batch": "text", "lane": "integer", "delay": "seconds"}
+)
 
 # --- Claim -------------------------------------------------------------------------------------------
 
@@ -112,25 +115,15 @@ def claim_requests(
     Within a lane the oldest due request comes first. With `skip_newest` it is the newest, once so many newer
     ones are skipped; where there are not that many, none is skipped. Poison messages are left out.
     """
-    claimed: list[ClaimedRequest] = []
     searches = [(_OLDEST_FIRST, 0)]
     if skip_newest is not None:
         searches = [(_NEWEST_FIRST, skip) for skip in dict.fromkeys((skip_newest, 0))]
-    for order, skip in searches:
-        for lane in (LIVE, BACKFILL):
-            if len(claimed) < most:
-                wanted = {"account": account, "lane": lane, "most": most - len(claimed), "skip": skip}
-                claimed += _claim(connection, claimant, wanted, order=order, poison=_HARMLESS)
-    return claimed
+    return _claim(connection, account, claimant, searches, most=most, filters=_HARMLESS)
 
 
 def claim_poison(connection: Connection, account: str, claimant: Claimant) -> list[ClaimedRequest]:
     """Claim one possible poison message, or none; it must be fetched with no other claim in hand."""
-    for lane in (LIVE, BACKFILL):
-        wanted = {"account": account, "lane": lane, "most": 1, "skip": 0}
-        if claimed := _claim(connection, claimant, wanted, order=_OLDEST_FIRST, poison=_POISON):
-            return claimed
-    return []
+    return _claim(connection, account, claimant, [(_OLDEST_FIRST, 0)], most=1, filters=_POISON)
 
 
 def has_due(connection: Connection, account: str, *, batch: str | None = None) -> bool:
@@ -142,19 +135,26 @@ def has_due(connection: Connection, account: str, *, batch: str | None = None) -
 
 
 def _claim(
-    connection: Connection, claimant: Claimant, wanted: Mapping[str, object], *, order: str, poison: str
+    connection: Connection,
+    account: str,
+    claimant: Claimant,
+    searches: Sequence[tuple[str, int]],
+    *,
+    most: int,
+    filters: str,
 ) -> list[ClaimedRequest]:
-    values = {
-        **wanted,
-        "token": uuid4().hex,
-        "lease": claimant.lease.total_seconds(),
-        "worker": claimant.worker,
-        "run_id": claimant.run_id,
-        "batch": claimant.batch,
-    }
-    rows = _change_found(connection, _CLAIM, values, order=order, filters=poison + _only(claimant.batch))
-    # RETURNING promises no order.
-    return [ClaimedRequest(*row[:-1]) for row in sorted(rows, key=lambda row: (row.run_after, row.id))]
+    """Claim by one search after the other, each an order and how many requests it skips, until `most`."""
+    values = {**asdict(claimant), "account": account, "lease": claimant.lease.total_seconds()}
+    filters += _only(claimant.batch)
+    claimed: list[ClaimedRequest] = []
+    for (order, skip), lane in product(searches, (LIVE, BACKFILL)):
+        if len(claimed) < most:
+            values |= {"lane": lane, "most": most - len(claimed), "skip": skip, "token": uuid4().hex}
+            found = _change_found(connection, _CLAIM, values, order=order, filters=filters)
+            # RETURNING promises no order.
+            found = sorted(found, key=lambda row: (row.run_after, row.id))
+            claimed += [ClaimedRequest(*row[:-1]) for row in found]
+    return claimed
 
 
 def _only(batch: str | None) -> str:
@@ -280,7 +280,7 @@ SELECT cdr_requests.id, lease_token, done_token, {now_sql(dialect)} AS now
 FROM {rows} {join} cdr_requests ON cdr_requests.id = v.id ORDER BY cdr_requests.id{lock}"""
 
 
-_FENCE = RowsStatement(_fence_sql, {"id": "int"})
+_FENCE = RowsStatement(_fence_sql, {"id": "integer"})
 
 # --- Settle ------------------------------------------------------------------------------------------
 
@@ -341,7 +341,7 @@ def _settle_sql(dialect: str, rows: str) -> str:
     return f"UPDATE cdr_requests SET {changed} FROM {rows} WHERE {ours}"
 
 
-_KINDS: Mapping[str, Kind] = {"int": "int", "str": "text", "float": "seconds"}  # by type of a field
+_KINDS: Mapping[str, Kind] = {"int": "integer", "str": "text", "float": "seconds"}  # by type of a field
 _SETTLEMENT = {field.name: _KINDS[str(field.type).removesuffix(" | None")] for field in fields(Settlement)}
 _values_of = attrgetter(*_SETTLEMENT)
 _SETTLE = RowsStatement(_settle_sql, _SETTLEMENT)

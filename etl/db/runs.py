@@ -10,13 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, exists, func, select, text, update
 
 from etl import __version__
-from etl.db.dialects import db_now, later_sql, now_sql
+from etl.db.dialects import db_now, later_sql
 from etl.db.states import RUNNING
 from etl.db.tables import RUN_COUNTS, cdr_requests, sync_runs
 
 _RECENT = 10  # runs that the current rate is measured by
-_ADDED = ", ".join(f"{name} = {name} + :{name}" for name in RUN_COUNTS)
-_COUNT = f"UPDATE sync_runs SET {_ADDED}, transactions = :transaction, seen_at = {{now}} WHERE id = :run_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,10 @@ def is_run_of(connection: Connection, run_id: int, process: Process) -> bool:
 
 def count_run(connection: Connection, run_id: int, counts: Mapping[str, int], *, transaction: int) -> None:
     """Add to a run's counts in the transaction of what is counted, so that a kill loses neither."""
-    added = {name: counts.get(name, 0) for name in RUN_COUNTS}
-    values = {"run_id": run_id, "transaction": transaction, **added}
-    connection.execute(text(_COUNT.format(now=now_sql(connection.dialect.name))), values)
+    column = sync_runs.c
+    added = {name: column[name] + counts.get(name, 0) for name in RUN_COUNTS}
+    change = update(sync_runs).where(column.id == run_id)
+    connection.execute(change.values(**added, transactions=transaction, seen_at=db_now()))
 
 
 def last_transaction(connection: Connection, run_id: int) -> int:
@@ -82,9 +81,8 @@ def abandon_dead_runs(
     column = sync_runs.c
     limit = text(later_sql(connection.dialect.name, ":seconds")).bindparams(seconds=-lease.total_seconds())
     is_silent = func.coalesce(column.seen_at, column.started_at) < limit
-    open_runs = select(
-        column.id, column.host, column.pid, column.pid_scope, is_silent.label("is_silent")
-    ).where(column.outcome == text("'running'"))
+    shown = (column.id, column.host, column.pid, column.pid_scope, is_silent.label("is_silent"))
+    open_runs = select(*shown).where(column.outcome == text("'running'"))
     for run_id, host, pid, pid_scope, was_silent in connection.execute(open_runs).all():
         if (host, pid_scope) != (process.host, process.pid_scope):
             if was_silent:

@@ -17,7 +17,6 @@ from sqlalchemy import (
     Connection,
     Row,
     and_,
-    bindparam,
     exists,
     false,
     func,
@@ -124,13 +123,8 @@ def select_page(
     connection: Connection, selection: Selection, *, after: int, up_to: int, most: int
 ) -> list[int]:
     """The next page of a selection, by row number."""
-    statement = (
-        select(_column.id)
-        .where(_column.id > after, _column.id <= up_to, selection.condition())
-        .order_by(_column.id)
-        .limit(most)
-    )
-    return list(connection.scalars(statement))
+    is_it = and_(_column.id > after, _column.id <= up_to, selection.condition())
+    return list(connection.scalars(select(_column.id).where(is_it).order_by(_column.id).limit(most)))
 
 
 def any_selected(connection: Connection, selection: Selection, ids: Sequence[int]) -> bool:
@@ -201,7 +195,7 @@ def _rows_of(
 Change = Mapping[str, Any]  # column to value
 
 # MySQL locks every row that a statement reads. By the index of a state it would lock those of others, too.
-BY_PRIMARY_KEY = "FORCE INDEX (PRIMARY)"
+_BY_PRIMARY_KEY = "FORCE INDEX (PRIMARY)"
 
 # Its history stays: fetches, legs, answers, reclaims, and the last error until a valid answer ends it.
 REPLAY: Change = {
@@ -225,13 +219,9 @@ def change_requests(
     """Change the rows that are still selected; returns them as they were before."""
     before = lock_requests(connection, ids, selection.condition())
     if before:
-        statement = (
-            update(cdr_requests)
-            .where(_column.id.in_([row.id for row in before]), selection.condition())
-            .values(change)
-            .with_hint(BY_PRIMARY_KEY, dialect_name="mysql")
-        )
-        connection.execute(statement)
+        is_it = and_(_column.id.in_([row.id for row in before]), selection.condition())
+        changed = update(cdr_requests).where(is_it).values(change)
+        connection.execute(changed.with_hint(_BY_PRIMARY_KEY, dialect_name="mysql"))
     return before
 
 
@@ -242,14 +232,9 @@ def lock_requests(
 
     As every writer locks requests in this order, none can deadlock with another.
     """
-    rows = (
-        select(cdr_requests)
-        .where(_column.id.in_(ids), true() if condition is None else condition)
-        .order_by(_column.id)
-        .with_for_update()
-        .with_hint(cdr_requests, BY_PRIMARY_KEY, "mysql")
-    )
-    return list(connection.execute(rows))
+    is_it = and_(_column.id.in_(ids), true() if condition is None else condition)
+    rows = select(cdr_requests).where(is_it).order_by(_column.id).with_for_update()
+    return list(connection.execute(rows.with_hint(cdr_requests, _BY_PRIMARY_KEY, "mysql")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +252,9 @@ def new_label(connection: Connection) -> str:
     """A new label, by the database's clock: no request carries it, and no run was limited to it."""
     first = label = f"backfill-{database_now(connection):%Y-%m-%dT%H-%M-%SZ}"
     number = 1
-    has_run = exists().where(sync_runs.c.batch == bindparam("label"))
-    while is_label_used(connection, label) or connection.scalar(select(has_run), {"label": label}):
+    while is_label_used(connection, label) or connection.scalar(
+        select(exists().where(sync_runs.c.batch == label))
+    ):
         number += 1
         label = f"{first}-{number}"
     return label

@@ -7,14 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
-    Boolean,
-    Column,
     Connection,
-    Integer,
     Row,
     Select,
     Text,
@@ -25,7 +22,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from etl.db.dialects import Instant, Money
+from etl.db.bulk import Kind, kind_of
+from etl.db.dialects import Instant
 from etl.db.selection import Selection, Span, count_states, is_within
 from etl.db.states import PENDING, RUNNING
 from etl.db.tables import call_legs, cdr_requests
@@ -39,7 +37,6 @@ _SUBJECTS = {
 }
 _leg = call_legs.c
 _request = cdr_requests.c
-Kind = Literal["text", "integer", "money", "instant", "boolean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,12 @@ def fields_of(subject: str) -> tuple[Field, ...]:
     """The columns of an export of legs or calls."""
     table, _ = _SUBJECTS[subject]
     return tuple(
-        Field(column.name, _kind(column), bool(column.nullable), column.comment or "")
+        Field(
+            column.name,
+            "text" if isinstance(column.type, JSON) else kind_of(column),
+            bool(column.nullable),
+            column.comment or "",
+        )
         for column in table.columns
     )
 
@@ -73,8 +75,9 @@ def stream_rows(connection: Connection, subject: str, span: Span) -> Generator[S
     try:
         yield from result.partitions(_CHUNK)
     except BaseException:
-        if number is not None:
-            _end_query(connection, number)
+        if number is not None:  # MySQL's driver would fetch all other rows and drop them
+            with suppress(DBAPIError), connection.engine.connect() as other:
+                other.execute(text(f"KILL QUERY {number}"))
         raise
     finally:
         result.close()
@@ -88,17 +91,6 @@ def _statement(subject: str, span: Span) -> Select[Any]:
         condition &= column.account == span.account
     shown = [cast(one, Text).label(one.name) if isinstance(one.type, JSON) else one for one in column]
     return select(*shown).where(condition).order_by(*(column[name] for name in order))
-
-
-def _end_query(connection: Connection, number: int) -> None:
-    """End a query whose other rows are not wanted: MySQL's driver would fetch all of them and drop them."""
-    with suppress(DBAPIError), connection.engine.connect() as other:
-        other.execute(text(f"KILL QUERY {number}"))
-
-
-def _kind(column: Column[Any]) -> Kind:
-    kinds: dict[type, Kind] = {Instant: "instant", Money: "money", Boolean: "boolean", Integer: "integer"}
-    return next((kind for type_, kind in kinds.items() if isinstance(column.type, type_)), "text")
 
 
 class Call(NamedTuple):

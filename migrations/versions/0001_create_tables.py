@@ -8,6 +8,7 @@ Revision: 0001, the first
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -36,21 +37,8 @@ class DayOfCall(sa.types.UserDefinedType[None]):
 
 
 def exact_text(length: int) -> sa.types.TypeEngine[str]:
-    """Text that identifies: compared by its exact bytes. On MySQL all columns are: see `mysql_options`."""
+    """Text that identifies: compared by its exact bytes. On MySQL all columns are: see `create_table`."""
     return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
-
-
-def mysql_options() -> dict[str, str]:
-    """Do not depend on a server's defaults: transactions, any script, and text compared by its exact bytes.
-
-    All columns share one collation, because columns of different ones cannot be compared.
-    """
-    is_mariadb = getattr(op.get_bind().dialect, "is_mariadb", False)
-    return {
-        "mysql_engine": "InnoDB",
-        "mysql_charset": "utf8mb4",
-        "mysql_collate": "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin",
-    }
 
 
 def now() -> sa.TextClause:
@@ -82,6 +70,33 @@ def count(name: str, comment: str) -> sa.Column[Any]:
     return required(name, sa.Integer(), comment, server_default=sa.text("0"))
 
 
+def check(name: str, condition: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint(condition, name=op.f(name))
+
+
+def create_table(name: str, *parts: sa.schema.SchemaItem, **options: Any) -> None:
+    """Create a table that does not depend on a server's defaults: transactions, any script, exact text.
+
+    Text is compared by its bytes. All columns share one collation, because columns of different ones cannot
+    be compared.
+    """
+    is_mariadb = getattr(op.get_bind().dialect, "is_mariadb", False)
+    op.create_table(
+        name,
+        *parts,
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin",
+        **options,
+    )
+
+
+def create_index(name: str, table: str, columns: list[str | sa.TextClause], rows: str | None = None) -> None:
+    """Index some columns: of the rows that are looked for, where the database can leave the others out."""
+    where = None if rows is None else sa.text(rows)
+    op.create_index(name, table, columns, sqlite_where=where, postgresql_where=where)
+
+
 def upgrade() -> None:
     create_cdr_requests()
     create_call_legs()
@@ -89,11 +104,42 @@ def upgrade() -> None:
     create_sync_runs()
     create_api_accounts()
     create_backfills()
+    create_indexes()
 
 
 def create_cdr_requests() -> None:
-    op.create_table(
+    create_table(
         "cdr_requests",
+        *columns_of_the_request(),
+        *columns_of_its_claim(),
+        sa.PrimaryKeyConstraint("id", name="pk_cdr_requests"),
+        check(
+            "ck_cdr_requests_counts_are_natural",
+            "attempts >= 0 AND fetches >= 0 AND reclaims >= 0 AND leg_count >= 0",
+        ),
+        check(
+            "ck_cdr_requests_finished_means_dated",
+            "(state IN ('done', 'empty', 'dead', 'cancelled') AND finished_at IS NOT NULL)"
+            " OR (NOT state IN ('done', 'empty', 'dead', 'cancelled') AND finished_at IS NULL)",
+        ),
+        check("ck_cdr_requests_lane_is_known", "lane IN (0, 1)"),
+        check(
+            "ck_cdr_requests_running_means_leased",
+            "(state = 'running' AND lease_token IS NOT NULL AND lease_until IS NOT NULL)"
+            " OR (state <> 'running' AND lease_token IS NULL AND lease_until IS NULL)",
+        ),
+        check(
+            "ck_cdr_requests_state_is_known",
+            "state IN ('pending', 'running', 'done', 'empty', 'dead', 'cancelled')",
+        ),
+        sa.UniqueConstraint("account", "request_id", name="uq_cdr_requests_account_request_id"),
+        comment="The queue: one row for every request ID ever asked for",
+        sqlite_autoincrement=True,
+    )
+
+
+def columns_of_the_request() -> Sequence[sa.Column[Any]]:
+    return (
         required("id", ROW_ID, "Order of arrival", autoincrement=True),
         required(
             "account",
@@ -122,6 +168,11 @@ def create_cdr_requests() -> None:
         count("fetches", "Valid answers received so far"),
         count("reclaims", "How often a lease expired and the request was reclaimed"),
         count("leg_count", "Legs in the last valid answer"),
+    )
+
+
+def columns_of_its_claim() -> Sequence[sa.Column[Any]]:
+    return (
         column("lease_token", sa.String(32), "Random token of the current claim; null when not running"),
         column("lease_until", INSTANT, "UTC; when the current claim expires; null when not running"),
         column("done_token", sa.String(32), "Token of the claim that was settled last"),
@@ -141,41 +192,25 @@ def create_cdr_requests() -> None:
         instant("enqueued_at", "UTC; when it was enqueued"),
         instant("updated_at", "UTC; last change of this row"),
         column("finished_at", INSTANT, "UTC; when it became done, empty, dead or cancelled; else null"),
-        sa.PrimaryKeyConstraint("id", name="pk_cdr_requests"),
-        sa.CheckConstraint(
-            "attempts >= 0 AND fetches >= 0 AND reclaims >= 0 AND leg_count >= 0",
-            name=op.f("ck_cdr_requests_counts_are_natural"),
-        ),
-        sa.CheckConstraint(
-            "(state IN ('done', 'empty', 'dead', 'cancelled') AND finished_at IS NOT NULL)"
-            " OR (NOT state IN ('done', 'empty', 'dead', 'cancelled') AND finished_at IS NULL)",
-            name=op.f("ck_cdr_requests_finished_means_dated"),
-        ),
-        sa.CheckConstraint("lane IN (0, 1)", name=op.f("ck_cdr_requests_lane_is_known")),
-        sa.CheckConstraint(
-            "(state = 'running' AND lease_token IS NOT NULL AND lease_until IS NOT NULL)"
-            " OR (state <> 'running' AND lease_token IS NULL AND lease_until IS NULL)",
-            name=op.f("ck_cdr_requests_running_means_leased"),
-        ),
-        sa.CheckConstraint(
-            "state IN ('pending', 'running', 'done', 'empty', 'dead', 'cancelled')",
-            name=op.f("ck_cdr_requests_state_is_known"),
-        ),
-        sa.UniqueConstraint("account", "request_id", name="uq_cdr_requests_account_request_id"),
-        comment="The queue: one row for every request ID ever asked for",
-        sqlite_autoincrement=True,
-        **mysql_options(),
     )
-    in_order_of_claims = ["state", "account", "lane", "run_after", "id"]
-    create_index("ix_cdr_requests_due", "cdr_requests", in_order_of_claims, "state = 'pending'")
-    create_index("ix_cdr_requests_batch", "cdr_requests", ["batch", *in_order_of_claims], "batch IS NOT NULL")
-    create_index("ix_cdr_requests_leased", "cdr_requests", ["state", "lease_until"], "state = 'running'")
-    create_index("ix_cdr_requests_dead", "cdr_requests", ["state", "last_error_kind"], "state = 'dead'")
 
 
 def create_call_legs() -> None:
-    op.create_table(
+    create_table(
         "call_legs",
+        *columns_of_call_legs(),
+        *day_of_call(),
+        sa.PrimaryKeyConstraint(
+            "account", "request_id", "leg", "to_number", "call_time", "occurrence", name="pk_call_legs"
+        ),
+        check("ck_call_legs_occurrence_counts_from_one", "occurrence >= 1"),
+        check("ck_call_legs_revision_counts_from_one", "revision >= 1"),
+        comment="One row for every leg of every call",
+    )
+
+
+def columns_of_call_legs() -> Sequence[sa.Column[Any]]:
+    return (
         required("account", exact_text(64), "Account that placed the call"),
         required("request_id", exact_text(255), "Request ID of the call"),
         required("leg", exact_text(16), "a or b, in lower case (API field leg)"),
@@ -217,25 +252,7 @@ def create_call_legs() -> None:
         instant("updated_at", "UTC; last change of this row"),
         column("missing_since", INSTANT, "UTC; a later answer no longer held this leg; else null"),
         column("run_id", sa.BigInteger(), "sync_runs.id of the run that changed this row last"),
-        *day_of_call(),
-        sa.PrimaryKeyConstraint(
-            "account", "request_id", "leg", "to_number", "call_time", "occurrence", name="pk_call_legs"
-        ),
-        sa.CheckConstraint("occurrence >= 1", name=op.f("ck_call_legs_occurrence_counts_from_one")),
-        sa.CheckConstraint("revision >= 1", name=op.f("ck_call_legs_revision_counts_from_one")),
-        comment="One row for every leg of every call",
-        **mysql_options(),
     )
-    create_index("ix_call_legs_call_time", "call_legs", ["call_time"])
-    create_index("ix_call_legs_from_e164", "call_legs", ["from_e164"], "from_e164 IS NOT NULL")
-    create_index("ix_call_legs_to_e164", "call_legs", ["to_e164"], "to_e164 IS NOT NULL")
-    # The UTC day, by which the views per day find their calls. The views in 0002 use the same expression.
-    day = {
-        "sqlite": "(substr(call_time, 1, 10))",
-        "postgresql": "(CAST(call_time AT TIME ZONE 'UTC' AS date))",
-        "mysql": "call_day",
-    }
-    create_index("ix_call_legs_call_day", "call_legs", [sa.text(day[op.get_bind().dialect.name])])
 
 
 def day_of_call() -> list[sa.Column[None]]:
@@ -246,7 +263,7 @@ def day_of_call() -> list[sa.Column[None]]:
 
 
 def create_cdr_responses() -> None:
-    op.create_table(
+    create_table(
         "cdr_responses",
         required("account", exact_text(64), "Account that asked"),
         required("request_id", exact_text(255), "Request ID that was asked for"),
@@ -258,12 +275,11 @@ def create_cdr_responses() -> None:
         required("sha256", sa.String(64), "SHA-256 of the body's bytes, in hexadecimal"),
         sa.PrimaryKeyConstraint("account", "request_id", "revision", name="pk_cdr_responses"),
         comment="The raw archive: each answer whose content differs from the one before",
-        **mysql_options(),
     )
 
 
 def create_sync_runs() -> None:
-    op.create_table(
+    create_table(
         "sync_runs",
         required("id", ROW_ID, "Number of the run", autoincrement=True),
         required("command", sa.String(32), "Command that ran"),
@@ -284,6 +300,23 @@ def create_sync_runs() -> None:
             "running, ok, dead_letters, api_down, credentials_refused, interrupted, failed, abandoned",
             server_default="running",
         ),
+        *counts_of_runs(),
+        column("error", sa.Text(), "What went wrong, in a sentence; null if nothing did"),
+        count("transactions", "Number of its last transaction that claimed or settled: proves its commit"),
+        column("seen_at", INSTANT, "UTC; when that transaction was; null before the first"),
+        sa.PrimaryKeyConstraint("id", name="pk_sync_runs"),
+        check(
+            "ck_sync_runs_outcome_is_known",
+            "outcome IN ('running', 'ok', 'dead_letters', 'api_down', 'credentials_refused',"
+            " 'interrupted', 'failed', 'abandoned')",
+        ),
+        comment="The ledger: one row for every run, written at its start",
+        sqlite_autoincrement=True,
+    )
+
+
+def counts_of_runs() -> Sequence[sa.Column[Any]]:
+    return (
         count("claimed", "Claims made"),
         count("api_calls", "Calls of the API, tries included"),
         count("done", "Requests that became done"),
@@ -298,24 +331,11 @@ def create_sync_runs() -> None:
         count("legs_inserted", "Legs stored for the first time"),
         count("legs_updated", "Legs whose content changed"),
         count("legs_unchanged", "Legs that were stored already"),
-        column("error", sa.Text(), "What went wrong, in a sentence; null if nothing did"),
-        count("transactions", "Number of its last transaction that claimed or settled: proves its commit"),
-        column("seen_at", INSTANT, "UTC; when that transaction was; null before the first"),
-        sa.PrimaryKeyConstraint("id", name="pk_sync_runs"),
-        sa.CheckConstraint(
-            "outcome IN ('running', 'ok', 'dead_letters', 'api_down', 'credentials_refused',"
-            " 'interrupted', 'failed', 'abandoned')",
-            name=op.f("ck_sync_runs_outcome_is_known"),
-        ),
-        comment="The ledger: one row for every run, written at its start",
-        sqlite_autoincrement=True,
-        **mysql_options(),
     )
-    create_index("ix_sync_runs_running", "sync_runs", ["outcome"], "outcome = 'running'")
 
 
 def create_api_accounts() -> None:
-    op.create_table(
+    create_table(
         "api_accounts",
         required("account", exact_text(64), "Name from the configuration"),
         column("canary_request_id", exact_text(255), "Latest request known to be good; null if none yet"),
@@ -331,12 +351,11 @@ def create_api_accounts() -> None:
         instant("updated_at", "UTC; last change of this row"),
         sa.PrimaryKeyConstraint("account", name="pk_api_accounts"),
         comment="What all machines share about an account: breaker, pause, canary and rate limit",
-        **mysql_options(),
     )
 
 
 def create_backfills() -> None:
-    op.create_table(
+    create_table(
         "backfills",
         required("label", exact_text(255), "The batch of its requests"),
         instant("created_at", "UTC; when it was started"),
@@ -345,14 +364,26 @@ def create_backfills() -> None:
         count("selected", "Requests selected so far; those no longer in the batch moved to another one"),
         sa.PrimaryKeyConstraint("label", name="pk_backfills"),
         comment="One row for every backfill; the requests of its batch show its progress",
-        **mysql_options(),
     )
 
 
-def create_index(name: str, table: str, columns: list[str | sa.TextClause], rows: str | None = None) -> None:
-    """Index some columns: of the rows that are looked for, where the database can leave the others out."""
-    where = None if rows is None else sa.text(rows)
-    op.create_index(name, table, columns, sqlite_where=where, postgresql_where=where)
+def create_indexes() -> None:
+    in_order_of_claims = ["state", "account", "lane", "run_after", "id"]
+    create_index("ix_cdr_requests_due", "cdr_requests", in_order_of_claims, "state = 'pending'")
+    create_index("ix_cdr_requests_batch", "cdr_requests", ["batch", *in_order_of_claims], "batch IS NOT NULL")
+    create_index("ix_cdr_requests_leased", "cdr_requests", ["state", "lease_until"], "state = 'running'")
+    create_index("ix_cdr_requests_dead", "cdr_requests", ["state", "last_error_kind"], "state = 'dead'")
+    create_index("ix_sync_runs_running", "sync_runs", ["outcome"], "outcome = 'running'")
+    create_index("ix_call_legs_call_time", "call_legs", ["call_time"])
+    create_index("ix_call_legs_from_e164", "call_legs", ["from_e164"], "from_e164 IS NOT NULL")
+    create_index("ix_call_legs_to_e164", "call_legs", ["to_e164"], "to_e164 IS NOT NULL")
+    # The UTC day, by which the views per day find their calls. The views in 0002 use the same expression.
+    day = {
+        "sqlite": "(substr(call_time, 1, 10))",
+        "postgresql": "(CAST(call_time AT TIME ZONE 'UTC' AS date))",
+        "mysql": "call_day",
+    }
+    create_index("ix_call_legs_call_day", "call_legs", [sa.text(day[op.get_bind().dialect.name])])
 
 
 def downgrade() -> None:
