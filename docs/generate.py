@@ -35,7 +35,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
 from etl.db.dialects import ExactText, Instant, LongText, Money, db_now
-from etl.db.indexes import metadata
+from etl.db.tables import metadata
 from etl.db.views import VIEWS
 
 DOCS = Path(__file__).parent

@@ -31,7 +31,8 @@ from etl.errors import CdrSyncError, UsageError
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from etl.db.streams import Field, Portion
+    from etl.db.selection import Span
+    from etl.db.streams import Field
 
 CSV, PARQUET = FORMATS = ("csv", "parquet")
 _ROW_GROUP = 50_000  # rows that a Parquet reader takes at once, and that are kept in memory here
@@ -75,17 +76,17 @@ def write_export(
     sink: BinaryIO,
     *,
     subject: str,
-    portion: Portion,
+    span: Span,
     file_format: str,
     is_raw: bool = False,
 ) -> int:
-    """Write all rows of a portion in the order of call time, with flat memory.
+    """Write all rows of a span in the order of call time, with flat memory.
 
     Args:
         connection: one of `long_reading`; all rows come from its snapshot.
         sink: the file to write. If an error ends the export, what is in it cannot be read as whole Parquet.
         subject: `legs` or `calls`.
-        portion: which rows.
+        span: which rows.
         file_format: one of `FORMATS`.
         is_raw: whether CSV has text exactly as stored, unsafe for spreadsheets.
 
@@ -102,7 +103,7 @@ def write_export(
     writer = ParquetWriter(sink, fields) if file_format == PARQUET else CsvWriter(sink, fields, is_raw=is_raw)
     count = 0
     try:
-        with closing(stream_rows(connection, subject, portion)) as chunks:
+        with closing(stream_rows(connection, subject, span)) as chunks:
             for rows in chunks:
                 writer.write(rows)
                 count += len(rows)

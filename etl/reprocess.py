@@ -22,7 +22,6 @@ from etl.db.archive import (
     MALFORMED,
     ArchivedAnswer,
     Rereading,
-    Span,
     archived_accounts,
     archived_page,
     ids_in_span,
@@ -33,6 +32,7 @@ from etl.db.archive import (
 from etl.db.engine import reading
 from etl.db.errors import is_bad_value
 from etl.db.legs import RequestKey, stored_legs, upsert_legs
+from etl.db.selection import Span
 from etl.db.states import DEAD, DONE, EMPTY, PENDING, RUNNING
 from etl.errors import ExitCode, MalformedError, RequestError
 from etl.settings import Settings

@@ -14,7 +14,8 @@ from sqlalchemy.types import TypeEngine
 from etl.db import SCHEMA_REVISION
 from etl.db.dialects import ExactText, Instant, LongText, Money
 from etl.db.engine import open_engine
-from etl.db.indexes import is_in_models, metadata
+from etl.db.schema import is_in_models
+from etl.db.tables import metadata
 from etl.db.views import comment_views
 from etl.settings import load_settings
 

@@ -46,7 +46,7 @@ def command(
     at the same time: the file has the data as of the start of the export. In CSV, text that a spreadsheet
     would run as a formula, or change, gets an apostrophe in front; --raw turns this off.
     """
-    from etl.db.streams import Portion  # noqa: PLC0415 (SQLAlchemy, which --help does not need)
+    from etl.db.selection import Span  # noqa: PLC0415 (SQLAlchemy, which --help does not need)
 
     file_format = choose_format(file_format, output)
     if raw and file_format == PARQUET:
@@ -55,9 +55,9 @@ def command(
         raise UsageError("Parquet cannot be shown on a terminal", remedy="Add --output FILE")
     with exit_on_sigterm(), output_to(output) as sink, app.long_reading() as connection:
         require_known_names(app, connection, account=account)
-        portion = Portion(account, since, until)
+        span = Span(account, since, until)
         count = write_export(
-            connection, sink, subject=subject, portion=portion, file_format=file_format, is_raw=raw
+            connection, sink, subject=subject, span=span, file_format=file_format, is_raw=raw
         )
     message = f"{counted(count, subject.removesuffix('s'))} written to {output or 'standard output'}"
     if not sys.stderr.isatty():

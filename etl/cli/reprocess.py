@@ -60,8 +60,8 @@ def command(
     request. A request that is dead because its answer could not be parsed is settled if it can be parsed now.
     Stopped or killed, the same command does the rest. Times are UTC.
     """
-    from etl.db.archive import Span  # noqa: PLC0415 (imports SQLAlchemy)
     from etl.db.engine import reading  # noqa: PLC0415 (imports SQLAlchemy)
+    from etl.db.selection import Span  # noqa: PLC0415 (imports SQLAlchemy)
     from etl.reprocess import Reprocessing  # noqa: PLC0415 (imports SQLAlchemy)
 
     engine = app.engine(creates=False)

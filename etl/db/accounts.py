@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, case, exists, func, select, text, update
+from sqlalchemy import Connection, Update, case, exists, func, select, text, update
 
 from etl.db.bulk import on_conflict_sql
 from etl.db.dialects import database_now, db_now, later_sql
@@ -53,33 +53,20 @@ def is_free(connection: Connection, account: str) -> bool:
 
 def remember_canary(connection: Connection, account: str, request_id: str) -> None:
     """Store the latest request that is known to be good."""
-    connection.execute(
-        update(api_accounts)
-        .where(api_accounts.c.account == account)
-        .values(canary_request_id=request_id, updated_at=db_now())
-    )
+    connection.execute(_change(account).values(canary_request_id=request_id, updated_at=db_now()))
 
 
 def open_breaker(connection: Connection, account: str, reason: str) -> None:
     """Open the circuit breaker of an account for every machine; the first instant stays."""
-    connection.execute(
-        update(api_accounts)
-        .where(api_accounts.c.account == account)
-        .values(
-            breaker_opened_at=func.coalesce(api_accounts.c.breaker_opened_at, db_now()),
-            breaker_reason=reason,
-            updated_at=db_now(),
-        )
-    )
+    opened_at = func.coalesce(api_accounts.c.breaker_opened_at, db_now())
+    change = _change(account).values(breaker_opened_at=opened_at, breaker_reason=reason, updated_at=db_now())
+    connection.execute(change)
 
 
 def close_breaker(connection: Connection, account: str) -> None:
     """Close the circuit breaker of an account for every machine."""
-    connection.execute(
-        update(api_accounts)
-        .where(api_accounts.c.account == account, api_accounts.c.breaker_opened_at.is_not(None))
-        .values(breaker_opened_at=None, breaker_reason=None, updated_at=db_now())
-    )
+    change = _change(account).where(api_accounts.c.breaker_opened_at.is_not(None))
+    connection.execute(change.values(breaker_opened_at=None, breaker_reason=None, updated_at=db_now()))
 
 
 def pause_account(connection: Connection, account: str, delay: timedelta) -> None:
@@ -92,6 +79,10 @@ def pause_account(connection: Connection, account: str, delay: timedelta) -> Non
         ),
         {"account": account, "seconds": delay.total_seconds()},
     )
+
+
+def _change(account: str) -> Update:
+    return update(api_accounts).where(api_accounts.c.account == account)
 
 
 def waiting_accounts(connection: Connection) -> list[str]:
@@ -145,8 +136,5 @@ class SharedRateLimit:
     def spend(self, connection: Connection, account: str, calls: int, allowance: Allowance) -> None:
         """Write down so many calls, in the transaction of the allowance, and no more than it allows."""
         if calls:
-            connection.execute(
-                update(api_accounts)
-                .where(api_accounts.c.account == account)
-                .values(rate_paid_until_us=allowance.paid_until_us + calls * self._interval_us)
-            )
+            paid_until_us = allowance.paid_until_us + calls * self._interval_us
+            connection.execute(_change(account).values(rate_paid_until_us=paid_until_us))

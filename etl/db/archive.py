@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, select, update
 
-from etl.db.bulk import REQUEST_KEY, Kind, RowsStatement
+from etl.db.bulk import REQUEST_KEY, RowsStatement
 from etl.db.dialects import db_now, now_sql
-from etl.db.selection import REPLAY, known_accounts, lock_requests
+from etl.db.selection import REPLAY, Span, is_within, known_accounts, lock_requests
 from etl.db.states import DEAD, PENDING
 from etl.db.tables import cdr_requests, cdr_responses
 
 MALFORMED = "malformed"  # the error kind whose answers are archived and can become readable
 _column = cdr_responses.c
-_COLUMNS: Mapping[str, Kind] = {
-    **REQUEST_KEY,
-    "http_status": "int",
-    "body": "text",
-    "sha256": "text",
-    "run_id": "int",
-}
-# Safe because the claim is fenced: no other transaction numbers the answers of this request.
-_ARCHIVE = """
-INSERT INTO cdr_responses (account, request_id, revision, run_id, fetched_at, http_status, body, sha256)
-SELECT v.account, v.request_id, COALESCE(latest.revision, 0) + 1, v.run_id, {now},
-    v.http_status, v.body, v.sha256
-FROM {rows} LEFT JOIN cdr_responses AS latest
-    ON latest.account = v.account AND latest.request_id = v.request_id AND latest.revision = (
-        SELECT MAX(revision) FROM cdr_responses
-        WHERE cdr_responses.account = v.account AND cdr_responses.request_id = v.request_id)
-WHERE latest.sha256 IS NULL OR latest.sha256 <> v.sha256"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +41,26 @@ def archive_responses(connection: Connection, responses: Sequence[Response], *, 
     """Archive answers, without those whose bytes are the same as the answer before."""
     if responses:
         rows = [(r.account, r.request_id, r.http_status, r.body, r.sha256, run_id) for r in responses]
-        _archive_statement(connection.dialect.name).execute(connection, rows)
+        _ARCHIVE.execute(connection, rows)
 
 
-@cache
-def _archive_statement(dialect: str) -> RowsStatement:
-    return RowsStatement(dialect, _ARCHIVE.replace("{now}", now_sql(dialect)), _COLUMNS)
+def _archive_sql(dialect: str, rows: str) -> str:
+    # Safe because the claim is fenced: no other transaction numbers the answers of this request.
+    return f"""
+INSERT INTO cdr_responses (account, request_id, revision, run_id, fetched_at, http_status, body, sha256)
+SELECT v.account, v.request_id, COALESCE(latest.revision, 0) + 1, v.run_id, {now_sql(dialect)},
+    v.http_status, v.body, v.sha256
+FROM {rows} LEFT JOIN cdr_responses AS latest
+    ON latest.account = v.account AND latest.request_id = v.request_id AND latest.revision = (
+        SELECT MAX(revision) FROM cdr_responses
+        WHERE cdr_responses.account = v.account AND cdr_responses.request_id = v.request_id)
+WHERE latest.sha256 IS NULL OR latest.sha256 <> v.sha256"""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Which archived answers to read: received at or after `since` and before `until`; None means any."""
-
-    account: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+_ARCHIVE = RowsStatement(
+    _archive_sql,
+    {**REQUEST_KEY, "http_status": "integer", "body": "text", "sha256": "text", "run_id": "integer"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +90,7 @@ class Rereading:
 
 
 def archived_accounts(connection: Connection, span: Span) -> list[str]:
-    """The accounts that have answers in a span."""
+    """The accounts to look for answers in a span; the account of the span, if it has one."""
     return known_accounts(connection, _column.account) if span.account is None else [span.account]
 
 
@@ -137,12 +124,12 @@ def _latest(account: str, request_ids: Sequence[str], span: Span) -> ColumnEleme
         later.c.request_id == _column.request_id,
         later.c.revision > _column.revision,
     )
-    parts = [_column.account == account, _column.request_id.in_(request_ids), ~exists().where(is_later)]
-    if span.since is not None:
-        parts.append(_column.fetched_at >= span.since)
-    if span.until is not None:
-        parts.append(_column.fetched_at < span.until)
-    return and_(*parts)
+    return and_(
+        _column.account == account,
+        _column.request_id.in_(request_ids),
+        ~exists().where(is_later),
+        is_within(_column.fetched_at, span.since, span.until),
+    )
 
 
 def requests_by_id(
@@ -152,10 +139,8 @@ def requests_by_id(
     column = cdr_requests.c
     known = select(column.id).where(column.account == account, column.request_id.in_(request_ids))
     ids = list(connection.scalars(known))
-    if locks:
-        rows = lock_requests(connection, ids)
-    else:
-        rows = list(connection.execute(select(cdr_requests).where(column.id.in_(ids))))
+    plain = select(cdr_requests).where(column.id.in_(ids))
+    rows = lock_requests(connection, ids) if locks else connection.execute(plain)
     return {row.request_id: row for row in rows}
 
 

@@ -9,7 +9,7 @@ JSON parameter, so that the text is always the same.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,38 +17,35 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import JSON, Column, Connection, CursorResult, Integer, TextClause, text
+from sqlalchemy import JSON, Boolean, Column, Connection, CursorResult, Integer, TextClause, text
 
 from etl.db.dialects import Instant, Money, instant_text
 
 # How many IDs a statement's list may hold. From 1,000 on, MariaDB reads and locks the whole table.
 ID_CHUNK = 500
 _SQLITE_PARAMETERS = 32_000  # one statement may have 32,766
-Kind = Literal["text", "exact", "int", "seconds", "instant", "money", "json"]
+Kind = Literal["text", "exact", "integer", "seconds", "instant", "money", "boolean", "json"]
 REQUEST_KEY: Mapping[str, Kind] = {"account": "exact", "request_id": "exact"}
-_POSTGRESQL: Mapping[Kind, str] = {
-    "text": "text",
-    "exact": "text",
-    "int": "bigint",
-    "seconds": "double precision",
-    "instant": "timestamptz",
-    "money": "numeric",
-    "json": "text",
-}
-_MYSQL: Mapping[Kind, str] = {
-    "text": "MEDIUMTEXT CHARACTER SET utf8mb4",
-    "exact": "VARCHAR(255) CHARACTER SET utf8mb4",  # short, so that it can be looked up in an index
-    "int": "BIGINT",
-    "seconds": "DOUBLE",
-    "instant": "DATETIME(6)",
-    "money": "DECIMAL(38, 18)",
-    "json": "TEXT CHARACTER SET utf8mb4",
+_TYPES: Mapping[Kind, tuple[str, str]] = {  # on PostgreSQL, and on MySQL and MariaDB
+    "text": ("text", "MEDIUMTEXT CHARACTER SET utf8mb4"),
+    "exact": ("text", "VARCHAR(255) CHARACTER SET utf8mb4"),  # short, so that an index can be searched for it
+    "integer": ("bigint", "BIGINT"),
+    "seconds": ("double precision", "DOUBLE"),
+    "instant": ("timestamptz", "DATETIME(6)"),
+    "money": ("numeric", "DECIMAL(38, 18)"),
+    "json": ("text", "TEXT CHARACTER SET utf8mb4"),
 }
 
 
 def kind_of(column: Column[Any]) -> Kind:
     """The kind of a table's column."""
-    kinds: dict[type, Kind] = {Instant: "instant", Money: "money", Integer: "int", JSON: "json"}
+    kinds: dict[type, Kind] = {
+        Instant: "instant",
+        Money: "money",
+        Integer: "integer",
+        JSON: "json",
+        Boolean: "boolean",
+    }
     return next((kind for type_, kind in kinds.items() if isinstance(column.type, type_)), "text")
 
 
@@ -56,19 +53,20 @@ def kind_of(column: Column[Any]) -> Kind:
 class RowsStatement:
     """A statement that reads its rows from a derived table `v`.
 
-    `sql` has `{rows}` where that table belongs, and no other parameter. `columns` are the names and kinds of
-    its columns, in order.
+    `sql` writes it for a dialect, with that table where it belongs, and with no other parameter. `columns`
+    are the names and kinds of the table's columns, in order.
     """
 
-    dialect: str
-    sql: str
+    sql: Callable[[str, str], str]
     columns: Mapping[str, Kind]
 
     def execute(self, connection: Connection, rows: Sequence[Sequence[object]]) -> list[CursorResult[Any]]:
         """Run it for all rows, each in the order of the columns: at once, unless there are too many."""
-        if self.dialect != "sqlite":
+        dialect = connection.dialect.name
+        if dialect != "sqlite":
             document = [dict(zip(self.columns, row, strict=True)) for row in rows]
-            return [connection.execute(_with_json(self), {"rows": msgspec.json.encode(document).decode()})]
+            values = {"rows": msgspec.json.encode(document).decode()}
+            return [connection.execute(_with_json(self, dialect), values)]
         most = _SQLITE_PARAMETERS // len(self.columns)
         chunks = [rows[first : first + most] for first in range(0, len(rows), most)]
         return [
@@ -83,22 +81,23 @@ class RowsStatement:
 def _with_values(statement: RowsStatement, count: int) -> str:
     names = ", ".join(f"column{n} AS {name}" for n, name in enumerate(statement.columns, start=1))
     one = f"({', '.join('?' * len(statement.columns))})"
-    return statement.sql.format(rows=f"(SELECT {names} FROM (VALUES {', '.join([one] * count)})) AS v")
+    return statement.sql("sqlite", f"(SELECT {names} FROM (VALUES {', '.join([one] * count)})) AS v")
 
 
 @lru_cache(maxsize=64)
-def _with_json(statement: RowsStatement) -> TextClause:
-    if statement.dialect == "postgresql":
-        fields = ", ".join(f"{name} {_POSTGRESQL[kind]}" for name, kind in statement.columns.items())
+def _with_json(statement: RowsStatement, dialect: str) -> TextClause:
+    columns = statement.columns.items()
+    if dialect == "postgresql":
+        fields = ", ".join(f"{name} {_TYPES[kind][0]}" for name, kind in columns)
         # JSON is in the document as text: without the cast it would be stored as a JSON string.
         values = ", ".join(
-            f"CAST({name} AS json) AS {name}" if kind == "json" else name
-            for name, kind in statement.columns.items()
+            f"CAST({name} AS json) AS {name}" if kind == "json" else name for name, kind in columns
         )
         rows = f"(SELECT {values} FROM json_to_recordset(CAST(:rows AS json)) AS r ({fields})) AS v"
-        return text(statement.sql.format(rows=rows))
-    fields = ", ".join(f"{name} {_MYSQL[kind]} PATH '$.{name}'" for name, kind in statement.columns.items())
-    return text(statement.sql.format(rows=f"JSON_TABLE(:rows, '$[*]' COLUMNS ({fields})) AS v"))
+    else:
+        fields = ", ".join(f"{name} {_TYPES[kind][1]} PATH '$.{name}'" for name, kind in columns)
+        rows = f"JSON_TABLE(:rows, '$[*]' COLUMNS ({fields})) AS v"
+    return text(statement.sql(dialect, rows))
 
 
 def stored_value(dialect: str, value: object) -> object:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     DateTime,
     Dialect,
-    Float,
     Numeric,
     String,
     Text,
-    literal,
     text,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
-
-SQLITE_DIGITS = 15  # what a double gives back of a decimal number
 
 
 class Instant(TypeDecorator[datetime]):
@@ -47,9 +42,7 @@ class Instant(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Give UTC back."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return None if value is None else read_instant(value)
 
 
 class Money(TypeDecorator[Decimal]):
@@ -63,13 +56,9 @@ class Money(TypeDecorator[Decimal]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Choose the column's type. On SQLite the double is read as it is, and rounded here."""
-        match dialect.name:
-            case "sqlite":
-                return dialect.type_descriptor(Numeric(38, 18, asdecimal=False))
-            case "postgresql":
-                return dialect.type_descriptor(Numeric())
-            case _:
-                return dialect.type_descriptor(Numeric(38, 18))
+        kinds: dict[str, TypeEngine[Any]]
+        kinds = {"sqlite": Numeric(38, 18, asdecimal=False), "postgresql": Numeric()}
+        return dialect.type_descriptor(kinds.get(dialect.name, Numeric(38, 18)))
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
         """Send what the database stores."""
@@ -79,18 +68,12 @@ class Money(TypeDecorator[Decimal]):
         """Return the digits without trailing zeros."""
         if value is None:
             return None
-        return digits_of_double(value) if dialect.name == "sqlite" else _without_padding(value)
+        return digits_of_double(value) if dialect.name == "sqlite" else Decimal(f"{value.normalize():f}")
 
 
 def digits_of_double(value: float | Decimal) -> Decimal:
     """The decimal number that a double stands for: 15 significant digits, as SQLite itself shows it."""
-    return Decimal(f"{float(value):.{SQLITE_DIGITS}g}")
-
-
-def _without_padding(value: Decimal) -> Decimal:
-    normal = value.normalize()
-    exponent = normal.as_tuple().exponent
-    return normal.quantize(Decimal(1)) if isinstance(exponent, int) and exponent > 0 else normal
+    return Decimal(f"{float(value):.15g}")
 
 
 class ExactText(TypeDecorator[str]):
@@ -144,19 +127,9 @@ class db_now(FunctionElement[datetime]):  # noqa: N801 (it reads as the SQL func
     inherit_cache = True
 
 
-@compiles(db_now, "sqlite")
-def _now_sqlite(element: db_now, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
-    return now_sql("sqlite")
-
-
-@compiles(db_now, "postgresql")
-def _now_postgresql(element: db_now, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
-    return now_sql("postgresql")
-
-
-@compiles(db_now, "mysql")
-def _now_mysql(element: db_now, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
-    return now_sql("mysql")
+@compiles(db_now)
+def _now(element: db_now, compiler: Any, **kw: Any) -> str:  # noqa: ARG001
+    return now_sql(compiler.dialect.name)
 
 
 def now_sql(dialect_name: str) -> str:
@@ -176,24 +149,6 @@ def later_sql(dialect_name: str, seconds: str) -> str:
         "postgresql": f"statement_timestamp() + make_interval(secs => {seconds})",
         "mysql": f"utc_timestamp(6) + interval round(({seconds}) * 1000000) microsecond",
     }[dialect_name]
-
-
-def seconds_ago(delay: timedelta) -> ColumnElement[datetime]:
-    """An instant before `db_now()`, as an expression."""
-    return _Later(literal(-delay.total_seconds(), Float()))
-
-
-class _Later(FunctionElement[datetime]):
-    """`db_now()` plus a number of seconds."""
-
-    type = Instant()
-    inherit_cache = True
-
-
-@compiles(_Later)
-def _later(element: _Later, compiler: Any, **kw: Any) -> str:
-    (seconds,) = element.clauses
-    return later_sql(compiler.dialect.name, compiler.process(seconds, **kw))
 
 
 def database_now(connection: Connection) -> datetime:

@@ -33,20 +33,9 @@ from etl.errors import DatabaseUnavailableError, SchemaError, SettingsError
 from etl.redaction import hide_secret
 
 # MariaDB is the dialect `mysql`, too; `dialect.is_mariadb` tells them apart once there is a connection.
-_DIALECTS = {
-    "sqlite": "sqlite",
-    "postgresql": "postgresql",
-    "postgres": "postgresql",
-    "mysql": "mysql",
-    "mariadb": "mysql",
-}
-_DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}
-_OLDEST_SERVERS = {
-    "SQLite": (3, 35),
-    "PostgreSQL": (13,),
-    "MariaDB": (10, 6),
-    "MySQL": (8, 0, 19),
-}
+_SYNONYMS = {"postgres": "postgresql", "mariadb": "mysql"}
+_DRIVERS = {"sqlite": "", "postgresql": "psycopg", "mysql": "pymysql"}
+_OLDEST_SERVERS = {"SQLite": (3, 35), "PostgreSQL": (13,), "MariaDB": (10, 6), "MySQL": (8, 0, 19)}
 # A database that does not answer must end a command instead of blocking it. What the URL says comes first,
 # such as `?connect_timeout=3`, or `?timeout=5` for SQLite.
 _READ_SECONDS = 70  # for one answer of a server, which ends a statement after 60
@@ -102,12 +91,12 @@ def read_url(url_text: str) -> URL:
             remedy = f"Did you mean sqlite:///{path}?"
         raise SettingsError("database_url is not a valid URL", remedy=remedy) from None
     scheme, _, driver = url.drivername.partition("+")
-    if scheme not in _DIALECTS:
+    dialect = _SYNONYMS.get(scheme, scheme)
+    if dialect not in _DRIVERS:
         raise SettingsError(
             f"database_url: {scheme!r} is not supported", remedy="Use sqlite, postgresql, mysql or mariadb"
         )
-    dialect = _DIALECTS[scheme]
-    driver = driver or _DRIVERS.get(dialect, "")
+    driver = driver or _DRIVERS[dialect]
     return url.set(drivername=f"{dialect}+{driver}" if driver else dialect)
 
 
@@ -118,13 +107,9 @@ def shown_url(url_text: str) -> str:
 
 def sqlite_path(url_text: str) -> Path | None:
     """The file of a SQLite URL; None for other databases, and for SQLite in memory."""
-    return _path_in(read_url(url_text))
-
-
-def _path_in(url: URL) -> Path | None:
-    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
-        return None
-    return Path(url.database)
+    url = read_url(url_text)
+    is_file = url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:"
+    return Path(url.database) if is_file and url.database else None
 
 
 # --- Engines -----------------------------------------------------------------------------------------
@@ -138,12 +123,12 @@ def open_engine(url_text: str, *, read_seconds: int | None = None) -> Engine:
     url = read_url(url_text)
     with _reporting_options(url, TypeError, ValueError):
         if url.get_backend_name() == "sqlite":
+            _require_file(sqlite_path(url_text))
             return _sqlite_engine(url)
         return _server_engine(url, read_seconds or _READ_SECONDS)
 
 
 def _sqlite_engine(url: URL) -> Engine:
-    _require_file(_path_in(url))
     engine = create_engine(url, connect_args=_unless_in(url, _SQLITE_ARGUMENTS))
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -287,18 +272,14 @@ def long_reading(engine: Engine) -> Iterator[Connection]:
 
 def lift_limits(connection: Connection) -> None:
     """Let a server end no statement of this transaction for being slow."""
-    match connection.dialect.name:
-        case "sqlite":
-            limits = []
-        case "postgresql":
-            limits = ["LOCAL statement_timeout = 0", "LOCAL idle_in_transaction_session_timeout = 0"]
-        case _:
-            limits = [f"SESSION net_write_timeout = {LONG_READ_SECONDS}"]
-            if getattr(connection.dialect, "is_mariadb", False):
-                limits += ["SESSION max_statement_time = 0", "SESSION idle_transaction_timeout = 0"]
-            else:
-                limits += ["SESSION max_execution_time = 0"]
-    for limit in limits:
+    slow_reader = f"SESSION net_write_timeout = {LONG_READ_SECONDS}"
+    limits = {
+        "PostgreSQL": ("LOCAL statement_timeout = 0", "LOCAL idle_in_transaction_session_timeout = 0"),
+        "MariaDB": (slow_reader, "SESSION max_statement_time = 0", "SESSION idle_transaction_timeout = 0"),
+        "MySQL": (slow_reader, "SESSION max_execution_time = 0"),
+    }
+    name, _ = server_of(connection)
+    for limit in limits.get(name, ()):  # SQLite has none
         connection.execute(text(f"SET {limit}"))
 
 
@@ -345,9 +326,8 @@ def in_transaction(
 def server_of(connection: Connection) -> tuple[str, tuple[int, ...]]:
     """The name and version of the database; the version is empty if it is unknown."""
     dialect = connection.dialect
-    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}.get(dialect.name)
-    if name is None:
-        name = "MariaDB" if getattr(dialect, "is_mariadb", False) else "MySQL"
+    mysql = "MariaDB" if getattr(dialect, "is_mariadb", False) else "MySQL"
+    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": mysql}[dialect.name]
     return name, tuple(dialect.server_version_info or ())
 
 
@@ -407,8 +387,10 @@ def schema_revision(connection: Connection) -> str | None:
 # --- SQLite files ------------------------------------------------------------------------------------
 
 _MOUNTS = Path("/proc/self/mountinfo")
-_NETWORK = ("9p", "afs", "ceph", "cifs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs")
-_NETWORK_FUSE = ("fuse.glusterfs", "fuse.s3fs", "fuse.sshfs")
+_NETWORK = (
+    *("9p", "afs", "ceph", "cifs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs"),
+    *("fuse.glusterfs", "fuse.s3fs", "fuse.sshfs"),
+)
 _LATEST_RUNS = 1_000  # whose hosts are compared
 
 
@@ -427,19 +409,15 @@ def sqlite_dangers(engine: Engine, path: Path) -> list[str]:
     """Warnings for a person: why this file is not safe where it is, or as it is used."""
     dangers = []
     kind = file_system_of(path)
-    if kind in (*_NETWORK, *_NETWORK_FUSE):
+    if kind in _NETWORK:
         dangers.append(
             f"{path} is on a network file system ({kind}), where SQLite's locks are not reliable. "
             "Move it to a local disk, or use PostgreSQL or MariaDB."
         )
     with reading(engine) as connection:
         newest = connection.scalar(select(func.max(sync_runs.c.id))) or 0
-        hosts = connection.scalars(
-            select(sync_runs.c.host)
-            .where(sync_runs.c.id > newest - _LATEST_RUNS)
-            .distinct()
-            .order_by(sync_runs.c.host)
-        ).all()
+        recent = select(sync_runs.c.host).where(sync_runs.c.id > newest - _LATEST_RUNS)
+        hosts = connection.scalars(recent.distinct().order_by(sync_runs.c.host)).all()
     if len(hosts) > 1:
         dangers.append(
             f"Several machines ({', '.join(hosts[:5])}) use the SQLite file {path}, whose locks work on one "

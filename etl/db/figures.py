@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, text
+from sqlalchemy import Connection, Row, and_, func, select, text
 
 from etl.db.dialects import Instant, database_now, now_sql
-from etl.db.states import DEAD, STATES, RunOutcome
+from etl.db.states import DEAD, STATES
 from etl.db.tables import api_accounts, call_legs, cdr_requests, sync_runs
 
 # A request whose lease ran out is due, too: its worker died, and it has not been taken back yet.
@@ -38,13 +38,8 @@ def queue_figures(connection: Connection) -> QueueFigures:
     """Read the figures that monitoring shows."""
     column = sync_runs.c
     # A run that calls no API does not show whether the job works.
-    calls_api = column.command != "reprocess"
-    last_success = (
-        select(column.finished_at)
-        .where(column.outcome == RunOutcome.OK, calls_api)
-        .order_by(column.id.desc())
-        .limit(1)
-    )
+    is_success = and_(column.outcome == "ok", column.command != "reprocess")
+    last_success = select(column.finished_at).where(is_success).order_by(column.id.desc()).limit(1)
     running = text("SELECT COUNT(*) FROM cdr_requests WHERE state = 'running'")
     return QueueFigures(
         now=database_now(connection),

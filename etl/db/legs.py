@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cache
 from operator import attrgetter, itemgetter
 
 from sqlalchemy import Connection, select
 
-from etl.cdr.legs import Leg, LegChanges, NumberedLeg, StoredLeg
+from etl.cdr.legs import Leg, LegChanges, StoredLeg
 from etl.db.bulk import REQUEST_KEY, RowsStatement, kind_of, on_conflict_sql, stored_value
 from etl.db.dialects import digits_of_double, now_sql
 from etl.db.tables import call_legs
@@ -23,21 +22,12 @@ _KEY = tuple(call_legs.primary_key.columns.keys())
 _COLUMNS = (*REQUEST_KEY, *_CONTENT, "occurrence", "revision", "run_id")
 _KINDS = {**{name: kind_of(call_legs.c[name]) for name in _COLUMNS}, **REQUEST_KEY}
 
-_KNOWN = """
-SELECT account, request_id FROM {rows} WHERE EXISTS (
-    SELECT 1 FROM call_legs WHERE call_legs.account = v.account AND call_legs.request_id = v.request_id)"""
-# SQLite takes ON CONFLICT for a join's ON where no WHERE comes before it.
-_UPSERT = """
-INSERT INTO call_legs ({columns}, first_seen_at, updated_at, missing_since)
-SELECT {values}, {now}, {now}, CASE WHEN v.vanished = 1 THEN {now} END FROM {rows} WHERE 1 = 1
-{on_conflict}"""
-
 
 def stored_legs(connection: Connection, requests: Iterable[RequestKey]) -> dict[RequestKey, list[StoredLeg]]:
     """All stored legs of some requests, by request; requests without any are left out."""
     found: dict[RequestKey, list[StoredLeg]] = defaultdict(list)
     # Most requests have none yet, and to learn that much costs little.
-    results = _known_statement(connection.dialect.name).execute(connection, list(requests))
+    results = _KNOWN.execute(connection, list(requests))
     known = [(account, request_id) for result in results for account, request_id in result]
     # One account at a time: for a list of pairs, SQLite reads the whole table.
     for account in sorted({account for account, _ in known}):
@@ -52,9 +42,13 @@ def stored_legs(connection: Connection, requests: Iterable[RequestKey]) -> dict[
     return found
 
 
-@cache
-def _known_statement(dialect: str) -> RowsStatement:
-    return RowsStatement(dialect, _KNOWN, REQUEST_KEY)
+def _known_sql(_dialect: str, rows: str) -> str:
+    return f"""
+SELECT account, request_id FROM {rows} WHERE EXISTS (
+    SELECT 1 FROM call_legs WHERE call_legs.account = v.account AND call_legs.request_id = v.request_id)"""
+
+
+_KNOWN = RowsStatement(_known_sql, REQUEST_KEY)
 
 
 def as_stored(connection: Connection, legs: Sequence[Leg]) -> list[Leg]:
@@ -82,38 +76,27 @@ def upsert_legs(
     The rows go in the order of their key, so that two writers whose rows overlap wait for one another
     instead of ending in a deadlock.
     """
-    dialect = connection.dialect.name
-    rows = [
-        _row(dialect, request, leg, run_id=run_id, vanished=vanished)
-        for request, change in sorted(changes.items(), key=itemgetter(0))
-        for leg, vanished in sorted(_touched(change), key=lambda touched: touched[0].key)
-    ]
+    rows = []
+    for request, change in sorted(changes.items(), key=itemgetter(0)):
+        marks = [(leg, 0) for leg in (*change.inserted, *change.updated)] + [
+            (leg, 1) for leg in change.vanished
+        ]
+        for leg, mark in sorted(marks, key=lambda marked: marked[0].key):
+            content = (stored_value(connection.dialect.name, value) for value in _content_of(leg.content))
+            rows.append((*request, *content, leg.key.occurrence, leg.revision, run_id, mark))
     if rows:
-        _upsert_statement(dialect).execute(connection, rows)
+        _UPSERT.execute(connection, rows)
 
 
-def _touched(change: LegChanges) -> Iterator[tuple[NumberedLeg, bool]]:
-    yield from ((leg, False) for leg in change.inserted)
-    yield from ((leg, False) for leg in change.updated)
-    yield from ((leg, True) for leg in change.vanished)
-
-
-def _row(
-    dialect: str, request: RequestKey, leg: NumberedLeg, *, run_id: int | None, vanished: bool
-) -> tuple[object, ...]:
-    """A row in the order of `_COLUMNS`, and the mark."""
-    content = (stored_value(dialect, value) for value in _content_of(leg.content))
-    return (*request, *content, leg.key.occurrence, leg.revision, run_id, int(vanished))
-
-
-@cache
-def _upsert_statement(dialect: str) -> RowsStatement:
+def _upsert_sql(dialect: str, rows: str) -> str:
     updated = [*(name for name in _COLUMNS if name not in _KEY), "updated_at", "missing_since"]
-    upsert = _UPSERT.format(
-        columns=", ".join(_COLUMNS),
-        values=", ".join(f"v.{name}" for name in _COLUMNS),
-        now=now_sql(dialect),
-        rows="{rows}",
-        on_conflict=on_conflict_sql(dialect, _KEY, update=updated),
-    )
-    return RowsStatement(dialect, upsert, {**_KINDS, "vanished": "int"})
+    values = ", ".join(f"v.{name}" for name in _COLUMNS)
+    now = now_sql(dialect)
+    # SQLite takes ON CONFLICT for a join's ON where no WHERE comes before it.
+    return f"""
+INSERT INTO call_legs ({", ".join(_COLUMNS)}, first_seen_at, updated_at, missing_since)
+SELECT {values}, {now}, {now}, CASE WHEN v.vanished = 1 THEN {now} END FROM {rows} WHERE 1 = 1
+{on_conflict_sql(dialect, _KEY, update=updated)}"""
+
+
+_UPSERT = RowsStatement(_upsert_sql, {**_KINDS, "vanished": "integer"})

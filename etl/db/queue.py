@@ -11,14 +11,15 @@ Three rules make it safe:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import product
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import Connection, TextClause, TextualSelect, bindparam, text
+from sqlalchemy import Connection, Row, TextClause, TextualSelect, bindparam, text
 
 from etl.cdr.legs import ClaimedRequest
 from etl.db.bulk import ID_CHUNK, REQUEST_KEY, Kind, RowsStatement, on_conflict_sql
@@ -26,15 +27,6 @@ from etl.db.dialects import Instant, later_sql, now_sql, read_instant
 from etl.db.states import BACKFILL, DEAD, LIVE
 
 # --- Enqueue -----------------------------------------------------------------------------------------
-
-# The join leaves out known IDs, so that they use no number. ON CONFLICT, which is added to it, leaves out
-# those that another transaction is enqueueing right now: the statement waits for it, and does not fail.
-_ENQUEUE = """
-INSERT INTO cdr_requests (account, request_id, batch, lane, run_after)
-SELECT v.account, v.request_id, v.batch, v.lane, {due} FROM {rows}
-LEFT JOIN cdr_requests AS known ON known.account = v.account AND known.request_id = v.request_id
-WHERE known.id IS NULL
-{on_conflict}"""
 
 
 def enqueue_requests(
@@ -49,19 +41,23 @@ def enqueue_requests(
     """Add request IDs to the queue; known ones stay as they are. Returns how many were new."""
     seconds = delay.total_seconds()
     rows = [(account, request_id, batch, lane, seconds) for request_id in dict.fromkeys(request_ids)]
-    results = _enqueue_statement(connection.dialect.name).execute(connection, rows)
-    return sum(result.rowcount for result in results)
+    return sum(result.rowcount for result in _ENQUEUE.execute(connection, rows))
 
 
-@cache
-def _enqueue_statement(dialect: str) -> RowsStatement:
-    insert = _ENQUEUE.format(
-        due=later_sql(dialect, "v.delay"),
-        rows="{rows}",
-        on_conflict=on_conflict_sql(dialect, tuple(REQUEST_KEY)),
-    )
-    return RowsStatement(dialect, insert, {**REQUEST_KEY, "batch": "text", "lane": "int", "delay": "seconds"})
+def _enqueue_sql(dialect: str, rows: str) -> str:
+    # The join leaves out known IDs, so that they use no number. ON CONFLICT leaves out those that another
+    # transaction is enqueueing right now: the statement waits for it, and does not fail.
+    return f"""
+INSERT INTO cdr_requests (account, request_id, batch, lane, run_after)
+SELECT v.account, v.request_id, v.batch, v.lane, {later_sql(dialect, "v.delay")} FROM {rows}
+LEFT JOIN cdr_requests AS known ON known.account = v.account AND known.request_id = v.request_id
+WHERE known.id IS NULL
+{on_conflict_sql(dialect, tuple(REQUEST_KEY))}"""
 
+
+_ENQUEUE = RowsStatement(
+    _enqueue_sql, {**REQUEST_KEY, "batch": "text", "lane": "integer", "delay": "seconds"}
+)
 
 # --- Claim -------------------------------------------------------------------------------------------
 
@@ -74,7 +70,7 @@ _DUE = """
 _OLDEST_FIRST, _NEWEST_FIRST = "run_after, id", "run_after DESC, id DESC"
 # Two workers died while they held it: a possible poison message. It is claimed alone, so that it takes no
 # other request along.
-_HARMLESS, _POISON, _ANY = " AND reclaims < 2", " AND reclaims >= 2", ""
+_HARMLESS, _POISON = " AND reclaims < 2", " AND reclaims >= 2"
 _BECOMES_RUNNING = """
     state = 'running', attempts = attempts + 1, lease_token = :token, lease_until = {lease_until},
     worker = :worker, run_id = :run_id, updated_at = {now}"""
@@ -112,88 +108,90 @@ class Claimant:
 
 
 def claim_requests(
-    connection: Connection,
-    account: str,
-    claimant: Claimant,
-    *,
-    most: int,
-    skip_newest: int | None = None,
+    connection: Connection, account: str, claimant: Claimant, *, most: int, skip_newest: int | None = None
 ) -> list[ClaimedRequest]:
     """Claim up to `most` due requests of an account, live ones first; commit before fetching any.
 
     Within a lane the oldest due request comes first. With `skip_newest` it is the newest, once so many newer
     ones are skipped; where there are not that many, none is skipped. Poison messages are left out.
     """
-    claimed: list[ClaimedRequest] = []
     searches = [(_OLDEST_FIRST, 0)]
     if skip_newest is not None:
         searches = [(_NEWEST_FIRST, skip) for skip in dict.fromkeys((skip_newest, 0))]
-    for order, skip in searches:
-        for lane in (LIVE, BACKFILL):
-            if len(claimed) < most:
-                wanted = {"account": account, "lane": lane, "most": most - len(claimed), "skip": skip}
-                claimed += _claim(connection, claimant, wanted, order=order, poison=_HARMLESS)
-    return claimed
+    return _claim(connection, account, claimant, searches, most=most, filters=_HARMLESS)
 
 
 def claim_poison(connection: Connection, account: str, claimant: Claimant) -> list[ClaimedRequest]:
     """Claim one possible poison message, or none; it must be fetched with no other claim in hand."""
-    for lane in (LIVE, BACKFILL):
-        wanted = {"account": account, "lane": lane, "most": 1, "skip": 0}
-        if claimed := _claim(connection, claimant, wanted, order=_OLDEST_FIRST, poison=_POISON):
-            return claimed
-    return []
+    return _claim(connection, account, claimant, [(_OLDEST_FIRST, 0)], most=1, filters=_POISON)
 
 
 def has_due(connection: Connection, account: str, *, batch: str | None = None) -> bool:
     """Whether any request of an account is due, in either lane."""
-    due = _due_sql(connection.dialect.name, _OLDEST_FIRST, _ANY, with_batch=batch is not None)
-    wanted = {"account": account, "most": 1, "skip": 0, **({"batch": batch} if batch else {})}
-    exists = text(f"SELECT EXISTS ({_DUE.format(**due)})")
-    return any(connection.scalar(exists, {**wanted, "lane": lane}) for lane in (LIVE, BACKFILL))
+    exists = (f"SELECT EXISTS ({_DUE})",)
+    (statement,) = _statements(connection.dialect.name, exists, order=_OLDEST_FIRST, filters=_only(batch))
+    wanted = {"account": account, "batch": batch, "most": 1, "skip": 0}
+    return any(connection.scalar(statement, {**wanted, "lane": lane}) for lane in (LIVE, BACKFILL))
 
 
 def _claim(
-    connection: Connection, claimant: Claimant, wanted: Mapping[str, object], *, order: str, poison: str
+    connection: Connection,
+    account: str,
+    claimant: Claimant,
+    searches: Sequence[tuple[str, int]],
+    *,
+    most: int,
+    filters: str,
 ) -> list[ClaimedRequest]:
-    values = {
-        **wanted,
-        "token": uuid4().hex,
-        "lease": claimant.lease.total_seconds(),
-        "worker": claimant.worker,
-        "run_id": claimant.run_id,
-    }
-    if claimant.batch is not None:
-        values["batch"] = claimant.batch
-    statements = _claim_statements(
-        connection.dialect.name, order, poison, with_batch=claimant.batch is not None
-    )
+    """Claim by one search after the other, each an order and how many requests it skips, until `most`."""
+    values = {**asdict(claimant), "account": account, "lease": claimant.lease.total_seconds()}
+    filters += _only(claimant.batch)
+    claimed: list[ClaimedRequest] = []
+    for (order, skip), lane in product(searches, (LIVE, BACKFILL)):
+        if len(claimed) < most:
+            values |= {"lane": lane, "most": most - len(claimed), "skip": skip, "token": uuid4().hex}
+            found = _change_found(connection, _CLAIM, values, order=order, filters=filters)
+            # RETURNING promises no order.
+            found = sorted(found, key=lambda row: (row.run_after, row.id))
+            claimed += [ClaimedRequest(*row[:-1]) for row in found]
+    return claimed
+
+
+def _only(batch: str | None) -> str:
+    return "" if batch is None else " AND batch = :batch"
+
+
+def _change_found(
+    connection: Connection,
+    sql: Mapping[str, tuple[str, ...]],
+    values: Mapping[str, object],
+    *,
+    order: str = "",
+    filters: str = "",
+) -> Sequence[Row[Any]]:
+    """Find rows and change them, in one statement, or in three where there is no RETURNING."""
+    dialect = connection.dialect.name
+    statements = _statements(dialect, sql[dialect], order=order, filters=filters)
     if len(statements) == 1:
         # Fetched to the end, or SQLite would keep the statement, and its lock, open.
-        rows = connection.execute(statements[0], values).all()
-    else:
-        select_due, become_running, read_back = statements
-        ids = connection.scalars(select_due, values).all()
-        if not ids:
-            return []
-        connection.execute(become_running, {**values, "ids": ids})
-        rows = connection.execute(read_back, {"ids": ids, "token": values["token"]}).all()
-    # RETURNING promises no order.
-    return [ClaimedRequest(*row[:-1]) for row in sorted(rows, key=lambda row: (row.run_after, row.id))]
+        return connection.execute(statements[0], values).all()
+    lock, change, read_back = statements
+    found = connection.scalars(lock, values).all()
+    changed: list[Row[Any]] = []
+    for first in range(0, len(found), ID_CHUNK):
+        chunk = {**values, "ids": found[first : first + ID_CHUNK]}
+        connection.execute(change, chunk)
+        changed += connection.execute(read_back, chunk)
+    return changed
 
 
 @cache
-def _claim_statements(
-    dialect: str, order: str, poison: str, *, with_batch: bool
+def _statements(
+    dialect: str, sql: tuple[str, ...], *, order: str, filters: str
 ) -> tuple[TextClause | TextualSelect, ...]:
-    words = _due_sql(dialect, order, poison, with_batch=with_batch)
-    words["lease_until"] = later_sql(dialect, ":lease")
-    return tuple(_typed(statement.format(**words)) for statement in _CLAIM[dialect])
-
-
-def _due_sql(dialect: str, order: str, poison: str, *, with_batch: bool) -> dict[str, str]:
-    filters = f"{poison} AND batch = :batch" if with_batch else poison
-    return {"now": now_sql(dialect), "order": order, "filters": filters}
+    now, lease_until = now_sql(dialect), later_sql(dialect, ":lease")
+    filled = [one.format(now=now, lease_until=lease_until, order=order, filters=filters) for one in sql]
+    return tuple(_typed(one) for one in filled)
 
 
 def _typed(sql: str) -> TextClause | TextualSelect:
@@ -240,34 +238,11 @@ def reap_expired(connection: Connection, *, max_attempts: int) -> int:
     Returns:
         How many became dead.
     """
-    values: dict[str, object] = {"max_attempts": max_attempts}
-    statements = _reap_statements(connection.dialect.name)
-    if len(statements) == 1:
-        return connection.scalars(statements[0], values).all().count(DEAD)
-    lock, take_back, read_back = statements
-    expired = connection.scalars(lock).all()
-    dead = 0
-    for first in range(0, len(expired), ID_CHUNK):
-        ids = expired[first : first + ID_CHUNK]
-        connection.execute(take_back, {**values, "ids": ids})
-        dead += connection.scalars(read_back, {"ids": ids}).all().count(DEAD)
-    return dead
-
-
-@cache
-def _reap_statements(dialect: str) -> tuple[TextClause | TextualSelect, ...]:
-    return tuple(_typed(statement.format(now=now_sql(dialect))) for statement in _REAP[dialect])
+    taken_back = _change_found(connection, _REAP, {"max_attempts": max_attempts})
+    return [state for (state,) in taken_back].count(DEAD)
 
 
 # --- Fence -------------------------------------------------------------------------------------------
-
-# Safe because the rows stay locked until the commit: a claim that is ours here is ours to the end. On SQLite
-# no other transaction writes anyway. On MySQL the join must begin with our own rows: it locks every row that
-# it reads, and so would wait for those of others.
-_FENCE = """
-SELECT cdr_requests.id, lease_token, done_token, {now} AS now
-FROM {rows} {join} cdr_requests ON cdr_requests.id = v.id ORDER BY cdr_requests.id{lock}"""
-_FENCE_LOCK = {"sqlite": "", "postgresql": " FOR UPDATE OF cdr_requests", "mysql": " FOR UPDATE"}
 
 
 class Fenced(NamedTuple):
@@ -283,7 +258,7 @@ def fence(connection: Connection, claims: Sequence[ClaimedRequest]) -> Fenced:
     rows = [(row_id,) for row_id in sorted({claim.id for claim in claims})]
     found: dict[int, tuple[str | None, str | None]] = {}
     now = None
-    for result in _fence_statement(connection.dialect.name).execute(connection, rows):
+    for result in _FENCE.execute(connection, rows):
         for row_id, lease_token, done_token, instant in result:
             found[row_id], now = (lease_token, done_token), instant
     tokens = {claim: found.get(claim.id, (None, None)) for claim in claims}
@@ -294,12 +269,18 @@ def fence(connection: Connection, claims: Sequence[ClaimedRequest]) -> Fenced:
     )
 
 
-@cache
-def _fence_statement(dialect: str) -> RowsStatement:
+def _fence_sql(dialect: str, rows: str) -> str:
+    # Safe because the rows stay locked until the commit: a claim that is ours here is ours to the end. On
+    # SQLite no other transaction writes anyway. On MySQL the join must begin with our own rows: it locks
+    # every row that it reads, and so would wait for those of others.
     join = "STRAIGHT_JOIN" if dialect == "mysql" else "JOIN"
-    sql = _FENCE.format(now=now_sql(dialect), join=join, lock=_FENCE_LOCK[dialect], rows="{rows}")
-    return RowsStatement(dialect, sql, {"id": "int"})
+    lock = {"sqlite": "", "postgresql": " FOR UPDATE OF cdr_requests", "mysql": " FOR UPDATE"}[dialect]
+    return f"""
+SELECT cdr_requests.id, lease_token, done_token, {now_sql(dialect)} AS now
+FROM {rows} {join} cdr_requests ON cdr_requests.id = v.id ORDER BY cdr_requests.id{lock}"""
 
+
+_FENCE = RowsStatement(_fence_sql, {"id": "integer"})
 
 # --- Settle ------------------------------------------------------------------------------------------
 
@@ -321,20 +302,6 @@ class Settlement:
     http_status: int | None = None
 
 
-_SETTLEMENT: Mapping[str, Kind] = {
-    "id": "int",
-    "token": "text",
-    "state": "text",
-    "delay": "seconds",
-    "attempts": "int",
-    "fetched": "int",
-    "leg_count": "int",
-    "api_count": "int",
-    "error_kind": "text",
-    "error": "text",
-    "http_status": "int",
-}
-_values_of = attrgetter(*_SETTLEMENT)
 # MySQL runs SET from left to right: no expression reads a column that is set before it.
 _SETTLED = {
     "lease_token": "NULL",
@@ -354,25 +321,27 @@ _SETTLED = {
     "updated_at": "{now}",
     "state": "v.state",
 }
-# Safe even without the look of `fence`: a row that no longer carries the claim's token is not touched.
-_OURS = "cdr_requests.id = v.id AND cdr_requests.state = 'running' AND cdr_requests.lease_token = v.token"
-_SETTLE = {
-    "sqlite": f"UPDATE cdr_requests SET {{changes}} FROM {{rows}} WHERE {_OURS}",
-    "postgresql": f"UPDATE cdr_requests SET {{changes}} FROM {{rows}} WHERE {_OURS}",
-    "mysql": f"UPDATE {{rows}} STRAIGHT_JOIN cdr_requests ON {_OURS} SET {{changes}}",
-}
 
 
 def settle_claims(connection: Connection, settlements: Sequence[Settlement]) -> None:
     """Write what became of claims that `fence` found to be ours, in the same transaction."""
     if settlements:
-        rows = [_values_of(settlement) for settlement in settlements]
-        _settle_statement(connection.dialect.name).execute(connection, rows)
+        _SETTLE.execute(connection, [_values_of(settlement) for settlement in settlements])
 
 
-@cache
-def _settle_statement(dialect: str) -> RowsStatement:
-    table = "cdr_requests." if dialect == "mysql" else ""  # MySQL asks whose column it is; others refuse that
+def _settle_sql(dialect: str, rows: str) -> str:
+    # Safe even without the look of `fence`: a row that no longer carries the claim's token is not touched.
+    ours = "cdr_requests.id = v.id AND cdr_requests.state = 'running' AND cdr_requests.lease_token = v.token"
     words = {"now": now_sql(dialect), "later": later_sql(dialect, "v.delay")}
-    changes = ", ".join(f"{table}{name} = {value.format(**words)}" for name, value in _SETTLED.items())
-    return RowsStatement(dialect, _SETTLE[dialect].format(changes=changes, rows="{rows}"), _SETTLEMENT)
+    changes = {name: value.format(**words) for name, value in _SETTLED.items()}
+    if dialect == "mysql":  # it asks whose column a name is; the others refuse that
+        changed = ", ".join(f"cdr_requests.{name} = {value}" for name, value in changes.items())
+        return f"UPDATE {rows} STRAIGHT_JOIN cdr_requests ON {ours} SET {changed}"
+    changed = ", ".join(f"{name} = {value}" for name, value in changes.items())
+    return f"UPDATE cdr_requests SET {changed} FROM {rows} WHERE {ours}"
+
+
+_KINDS: Mapping[str, Kind] = {"int": "integer", "str": "text", "float": "seconds"}  # by type of a field
+_SETTLEMENT = {field.name: _KINDS[str(field.type).removesuffix(" | None")] for field in fields(Settlement)}
+_values_of = attrgetter(*_SETTLEMENT)
+_SETTLE = RowsStatement(_settle_sql, _SETTLEMENT)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, TextClause, func, select, text, update
+from sqlalchemy import Connection, Row, and_, exists, func, select, text, update
 
 from etl import __version__
-from etl.db.dialects import db_now, now_sql, seconds_ago
+from etl.db.dialects import db_now, later_sql
 from etl.db.states import RUNNING
 from etl.db.tables import RUN_COUNTS, cdr_requests, sync_runs
 
 _RECENT = 10  # runs that the current rate is measured by
-_ADDED = ", ".join(f"{name} = {name} + :{name}" for name in RUN_COUNTS)
-_COUNT = f"UPDATE sync_runs SET {_ADDED}, transactions = :transaction, seen_at = {{now}} WHERE id = :run_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,42 +28,24 @@ class Process:
 
 def start_run(connection: Connection, *, command: str, batch: str | None, process: Process) -> int:
     """Add a run to the ledger; returns its number."""
-    result = connection.execute(
-        sync_runs.insert().values(
-            command=command,
-            batch=batch,
-            host=process.host,
-            pid=process.pid,
-            pid_scope=process.pid_scope,
-            version=__version__,
-        )
-    )
-    key = result.inserted_primary_key
+    values = {"command": command, "batch": batch, "version": __version__, **asdict(process)}
+    key = connection.execute(sync_runs.insert().values(values)).inserted_primary_key
     return int(key[0]) if key else 0
 
 
 def is_run_of(connection: Connection, run_id: int, process: Process) -> bool:
     """Whether the ledger has this run, started by this process."""
     column = sync_runs.c
-    return bool(
-        connection.scalar(
-            select(func.count()).where(
-                column.id == run_id, column.host == process.host, column.pid == process.pid
-            )
-        )
-    )
+    is_its_row = and_(column.id == run_id, column.host == process.host, column.pid == process.pid)
+    return bool(connection.scalar(select(exists().where(is_its_row))))
 
 
 def count_run(connection: Connection, run_id: int, counts: Mapping[str, int], *, transaction: int) -> None:
     """Add to a run's counts in the transaction of what is counted, so that a kill loses neither."""
-    added = {name: counts.get(name, 0) for name in RUN_COUNTS}
-    values = {"run_id": run_id, "transaction": transaction, **added}
-    connection.execute(_count_statement(connection.dialect.name), values)
-
-
-@cache
-def _count_statement(dialect: str) -> TextClause:
-    return text(_COUNT.format(now=now_sql(dialect)))
+    column = sync_runs.c
+    added = {name: column[name] + counts.get(name, 0) for name in RUN_COUNTS}
+    change = update(sync_runs).where(column.id == run_id)
+    connection.execute(change.values(**added, transactions=transaction, seen_at=db_now()))
 
 
 def last_transaction(connection: Connection, run_id: int) -> int:
@@ -100,30 +79,22 @@ def abandon_dead_runs(
     corrects its row at its end.
     """
     column = sync_runs.c
-    is_silent = func.coalesce(column.seen_at, column.started_at) < seconds_ago(lease)
-    open_runs = select(
-        column.id, column.host, column.pid, column.pid_scope, is_silent.label("is_silent")
-    ).where(column.outcome == text("'running'"))
+    limit = text(later_sql(connection.dialect.name, ":seconds")).bindparams(seconds=-lease.total_seconds())
+    is_silent = func.coalesce(column.seen_at, column.started_at) < limit
+    shown = (column.id, column.host, column.pid, column.pid_scope, is_silent.label("is_silent"))
+    open_runs = select(*shown).where(column.outcome == text("'running'"))
     for run_id, host, pid, pid_scope, was_silent in connection.execute(open_runs).all():
-        if (host, pid_scope) == (process.host, process.pid_scope):
-            if not is_alive(pid):
-                finish_run(connection, run_id, outcome="abandoned", error="The process was gone")
-                _end_leases(connection, run_id)
-        elif was_silent:
-            finish_run(
-                connection,
-                run_id,
-                outcome="abandoned",
-                error="The run wrote nothing for the length of a lease",
+        if (host, pid_scope) != (process.host, process.pid_scope):
+            if was_silent:
+                error = "The run wrote nothing for the length of a lease"
+                finish_run(connection, run_id, outcome="abandoned", error=error)
+        elif not is_alive(pid):
+            finish_run(connection, run_id, outcome="abandoned", error="The process was gone")
+            connection.execute(
+                update(cdr_requests)
+                .where(cdr_requests.c.state == text(f"'{RUNNING}'"), cdr_requests.c.run_id == run_id)
+                .values(lease_until=cdr_requests.c.updated_at)
             )
-
-
-def _end_leases(connection: Connection, run_id: int) -> None:
-    connection.execute(
-        update(cdr_requests)
-        .where(cdr_requests.c.state == text(f"'{RUNNING}'"), cdr_requests.c.run_id == run_id)
-        .values(lease_until=cdr_requests.c.updated_at)
-    )
 
 
 def held_claims(connection: Connection) -> dict[int, int]:

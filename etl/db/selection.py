@@ -17,7 +17,6 @@ from sqlalchemy import (
     Connection,
     Row,
     and_,
-    bindparam,
     exists,
     false,
     func,
@@ -33,6 +32,27 @@ from etl.db.views import data_quality
 
 _EXAMPLES = 5
 _column = cdr_requests.c
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which rows: of one account, and from `since` until just before `until`; None means any."""
+
+    account: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def is_within(
+    at: ColumnElement[datetime], since: datetime | None, until: datetime | None
+) -> ColumnElement[bool]:
+    """That an instant is at or after `since` and before `until`; None means any."""
+    condition: ColumnElement[bool] = true()
+    if since is not None:
+        condition &= at >= since
+    if until is not None:
+        condition &= at < until
+    return condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +72,7 @@ class Selection:
 
     def condition(self) -> ColumnElement[bool]:
         """The same as an SQL condition on `cdr_requests`."""
-        parts: list[ColumnElement[bool]] = [true()]
+        parts = [is_within(_column.enqueued_at, self.since, self.until)]
         if self.states:
             parts.append(_column.state.in_(self.states))
         if self.accounts:
@@ -61,10 +81,6 @@ class Selection:
         parts += [_column[name] == value for name, value in wanted.items() if value is not None]
         if self.only_due:
             parts.append(and_(_column.state == PENDING, _column.run_after <= db_now()))
-        if self.since is not None:
-            parts.append(_column.enqueued_at >= self.since)
-        if self.until is not None:
-            parts.append(_column.enqueued_at < self.until)
         if self.request_ids is not None:
             parts.append(_column.request_id.in_(self.request_ids) if self.request_ids else false())
         if self.unmarked_by is not None:
@@ -74,36 +90,27 @@ class Selection:
         return and_(*parts)
 
 
-def count_requests(connection: Connection, selection: Selection) -> dict[tuple[str, int], int]:
+def count_requests(connection: Connection, selection: Selection) -> Counter[tuple[str, int]]:
     """How many requests are selected, by account and lane."""
-    rows = connection.execute(
-        select(_column.account, _column.lane, func.count())
-        .where(selection.condition())
-        .group_by(_column.account, _column.lane)
-    )
-    return {(account, lane): count for account, lane, count in rows}
+    return _count_by(connection, selection, _column.lane)
 
 
 def count_states(connection: Connection, selection: Selection) -> Counter[tuple[str, str]]:
     """How many requests are selected, by account and state."""
-    rows = connection.execute(
-        select(_column.account, _column.state, func.count())
-        .where(selection.condition())
-        .group_by(_column.account, _column.state)
-    )
-    return Counter({(account, state): count for account, state, count in rows})
+    return _count_by(connection, selection, _column.state)
+
+
+def _count_by(connection: Connection, selection: Selection, column: Column[Any]) -> Counter[tuple[str, Any]]:
+    counted = select(_column.account, column, func.count()).where(selection.condition())
+    rows = connection.execute(counted.group_by(_column.account, column))
+    return Counter({(account, value): count for account, value, count in rows})
 
 
 def list_requests(connection: Connection, selection: Selection, *, most: int) -> list[Row[Any]]:
     """The selected requests, the one that changed last first."""
-    return list(
-        connection.execute(
-            select(cdr_requests)
-            .where(selection.condition())
-            .order_by(_column.updated_at.desc(), _column.id.desc())
-            .limit(most)
-        )
-    )
+    order = (_column.updated_at.desc(), _column.id.desc())
+    listed = select(cdr_requests).where(selection.condition()).order_by(*order).limit(most)
+    return list(connection.execute(listed))
 
 
 def select_rows(connection: Connection, selection: Selection) -> list[Row[Any]]:
@@ -116,13 +123,8 @@ def select_page(
     connection: Connection, selection: Selection, *, after: int, up_to: int, most: int
 ) -> list[int]:
     """The next page of a selection, by row number."""
-    statement = (
-        select(_column.id)
-        .where(_column.id > after, _column.id <= up_to, selection.condition())
-        .order_by(_column.id)
-        .limit(most)
-    )
-    return list(connection.scalars(statement))
+    is_it = and_(_column.id > after, _column.id <= up_to, selection.condition())
+    return list(connection.scalars(select(_column.id).where(is_it).order_by(_column.id).limit(most)))
 
 
 def any_selected(connection: Connection, selection: Selection, ids: Sequence[int]) -> bool:
@@ -160,43 +162,40 @@ def find_requests(connection: Connection, request_id: str) -> list[Row[Any]]:
 def legs_of(connection: Connection, account: str, request_id: str) -> list[Row[Any]]:
     """All legs of a request, including those that a later answer no longer held."""
     column = call_legs.c
-    return list(
-        connection.execute(
-            select(call_legs)
-            .where(column.account == account, column.request_id == request_id)
-            .order_by(column.leg, column.call_time, column.to_number, column.occurrence)
-        )
-    )
+    order = (column.leg, column.call_time, column.to_number, column.occurrence)
+    return _rows_of(connection, account, request_id, list(column), order)
 
 
 def responses_of(connection: Connection, account: str, request_id: str) -> list[Row[Any]]:
     """The archived answers of a request, the oldest first, without their bodies."""
     column = cdr_responses.c
-    return list(
-        connection.execute(
-            select(column.revision, column.run_id, column.fetched_at, column.http_status, column.sha256)
-            .where(column.account == account, column.request_id == request_id)
-            .order_by(column.revision)
-        )
-    )
+    shown = (column.revision, column.run_id, column.fetched_at, column.http_status, column.sha256)
+    return _rows_of(connection, account, request_id, shown, (column.revision,))
 
 
 def findings_on(connection: Connection, account: str, request_id: str) -> list[Row[Any]]:
     """The rows of `data_quality` of a request."""
     column = data_quality.c
-    return list(
-        connection.execute(
-            select(column.check_name, column.leg, column.detail)
-            .where(column.account == account, column.request_id == request_id)
-            .order_by(column.check_name, column.detail)
-        )
-    )
+    shown = (column.check_name, column.leg, column.detail)
+    return _rows_of(connection, account, request_id, shown, (column.check_name, column.detail))
+
+
+def _rows_of(
+    connection: Connection,
+    account: str,
+    request_id: str,
+    shown: Sequence[Column[Any]],
+    order: Sequence[Column[Any]],
+) -> list[Row[Any]]:
+    column = shown[0].table.c
+    is_of_request = and_(column.account == account, column.request_id == request_id)
+    return list(connection.execute(select(*shown).where(is_of_request).order_by(*order)))
 
 
 Change = Mapping[str, Any]  # column to value
 
 # MySQL locks every row that a statement reads. By the index of a state it would lock those of others, too.
-BY_PRIMARY_KEY = "FORCE INDEX (PRIMARY)"
+_BY_PRIMARY_KEY = "FORCE INDEX (PRIMARY)"
 
 # Its history stays: fetches, legs, answers, reclaims, and the last error until a valid answer ends it.
 REPLAY: Change = {
@@ -220,13 +219,9 @@ def change_requests(
     """Change the rows that are still selected; returns them as they were before."""
     before = lock_requests(connection, ids, selection.condition())
     if before:
-        statement = (
-            update(cdr_requests)
-            .where(_column.id.in_([row.id for row in before]), selection.condition())
-            .values(change)
-            .with_hint(BY_PRIMARY_KEY, dialect_name="mysql")
-        )
-        connection.execute(statement)
+        is_it = and_(_column.id.in_([row.id for row in before]), selection.condition())
+        changed = update(cdr_requests).where(is_it).values(change)
+        connection.execute(changed.with_hint(_BY_PRIMARY_KEY, dialect_name="mysql"))
     return before
 
 
@@ -237,14 +232,9 @@ def lock_requests(
 
     As every writer locks requests in this order, none can deadlock with another.
     """
-    rows = (
-        select(cdr_requests)
-        .where(_column.id.in_(ids), true() if condition is None else condition)
-        .order_by(_column.id)
-        .with_for_update()
-        .with_hint(cdr_requests, BY_PRIMARY_KEY, "mysql")
-    )
-    return list(connection.execute(rows))
+    is_it = and_(_column.id.in_(ids), true() if condition is None else condition)
+    rows = select(cdr_requests).where(is_it).order_by(_column.id).with_for_update()
+    return list(connection.execute(rows.with_hint(cdr_requests, _BY_PRIMARY_KEY, "mysql")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +252,9 @@ def new_label(connection: Connection) -> str:
     """A new label, by the database's clock: no request carries it, and no run was limited to it."""
     first = label = f"backfill-{database_now(connection):%Y-%m-%dT%H-%M-%SZ}"
     number = 1
-    has_run = exists().where(sync_runs.c.batch == bindparam("label"))
-    while is_label_used(connection, label) or connection.scalar(select(has_run), {"label": label}):
+    while is_label_used(connection, label) or connection.scalar(
+        select(exists().where(sync_runs.c.batch == label))
+    ):
         number += 1
         label = f"{first}-{number}"
     return label

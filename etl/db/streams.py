@@ -7,28 +7,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
-    Boolean,
-    Column,
-    ColumnElement,
     Connection,
-    Integer,
     Row,
     Select,
     Text,
-    and_,
     cast,
     func,
     select,
     text,
-    true,
 )
 from sqlalchemy.exc import DBAPIError
 
-from etl.db.dialects import Instant, Money
+from etl.db.bulk import Kind, kind_of
+from etl.db.dialects import Instant
+from etl.db.selection import Selection, Span, count_states, is_within
 from etl.db.states import PENDING, RUNNING
 from etl.db.tables import call_legs, cdr_requests
 from etl.db.views import calls, data_quality
@@ -41,7 +37,6 @@ _SUBJECTS = {
 }
 _leg = call_legs.c
 _request = cdr_requests.c
-Kind = Literal["text", "integer", "money", "instant", "boolean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +49,21 @@ class Field:
     comment: str
 
 
-@dataclass(frozen=True, slots=True)
-class Portion:
-    """Which rows: of one account, called at or after `since` and before `until`; None means any."""
-
-    account: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-
 def fields_of(subject: str) -> tuple[Field, ...]:
     """The columns of an export of legs or calls."""
     table, _ = _SUBJECTS[subject]
     return tuple(
-        Field(column.name, _kind(column), bool(column.nullable), column.comment or "")
+        Field(
+            column.name,
+            "text" if isinstance(column.type, JSON) else kind_of(column),
+            bool(column.nullable),
+            column.comment or "",
+        )
         for column in table.columns
     )
 
 
-def stream_rows(connection: Connection, subject: str, portion: Portion) -> Generator[Sequence[Row[Any]]]:
+def stream_rows(connection: Connection, subject: str, span: Span) -> Generator[Sequence[Row[Any]]]:
     """The rows in chunks, ordered by the call's time; close the generator if you do not take all of them.
 
     The connection comes from `long_reading`. Instants are aware, in UTC; money is Decimal, JSON is its text.
@@ -80,40 +71,26 @@ def stream_rows(connection: Connection, subject: str, portion: Portion) -> Gener
     number = None
     if connection.dialect.name == "mysql":
         number = connection.scalars(text("SELECT CONNECTION_ID()")).one()
-    result = connection.execute(_statement(subject, portion), execution_options={"stream_results": True})
-    is_whole = False
+    result = connection.execute(_statement(subject, span), execution_options={"stream_results": True})
     try:
         yield from result.partitions(_CHUNK)
-        is_whole = True
+    except BaseException:
+        if number is not None:  # MySQL's driver would fetch all other rows and drop them
+            with suppress(DBAPIError), connection.engine.connect() as other:
+                other.execute(text(f"KILL QUERY {number}"))
+        raise
     finally:
-        if number is not None and not is_whole:
-            _end_query(connection, number)
         result.close()
 
 
-def _statement(subject: str, portion: Portion) -> Select[Any]:
+def _statement(subject: str, span: Span) -> Select[Any]:
     table, order = _SUBJECTS[subject]
     column = table.columns
-    condition: ColumnElement[bool] = true()
-    if portion.account is not None:
-        condition &= column.account == portion.account
-    if portion.since is not None:
-        condition &= column.call_time >= portion.since
-    if portion.until is not None:
-        condition &= column.call_time < portion.until
+    condition = is_within(column.call_time, span.since, span.until)
+    if span.account is not None:
+        condition &= column.account == span.account
     shown = [cast(one, Text).label(one.name) if isinstance(one.type, JSON) else one for one in column]
     return select(*shown).where(condition).order_by(*(column[name] for name in order))
-
-
-def _end_query(connection: Connection, number: int) -> None:
-    """End a query whose other rows are not wanted: MySQL's driver would fetch all of them and drop them."""
-    with suppress(DBAPIError), connection.engine.connect() as other:
-        other.execute(text(f"KILL QUERY {number}"))
-
-
-def _kind(column: Column[Any]) -> Kind:
-    kinds: dict[type, Kind] = {Instant: "instant", Money: "money", Boolean: "boolean", Integer: "integer"}
-    return next((kind for type_, kind in kinds.items() if isinstance(column.type, type_)), "text")
 
 
 class Call(NamedTuple):
@@ -177,15 +154,15 @@ class Waiting:
 
 def stream_calls(connection: Connection, since: datetime, until: datetime) -> Iterator[Call]:
     """The calls that began at or after `since` and before `until`, in no order."""
-    at = calls.c.call_time
     columns = (calls.c[name] for name in Call._fields)
-    yield from map(Call._make, _streamed(connection, select(*columns).where(at >= since, at < until)))
+    began = select(*columns).where(is_within(calls.c.call_time, since, until))
+    yield from map(Call._make, _streamed(connection, began))
 
 
 def stream_balance_legs(connection: Connection, since: datetime, until: datetime) -> Iterator[BalanceLeg]:
     """The legs that began in a period, by account and time."""
     columns = (_leg.account, _leg.call_time, _leg.duration_seconds, _leg.balance)
-    legs = select(*columns).where(_leg.missing_since.is_(None), _began(since, until))
+    legs = select(*columns).where(_leg.missing_since.is_(None), is_within(_leg.call_time, since, until))
     yield from map(BalanceLeg._make, _streamed(connection, legs.order_by(_leg.account, _leg.call_time)))
 
 
@@ -215,25 +192,21 @@ def findings_of(since: datetime, until: datetime) -> Select[Any]:
     )
     dated = select(data_quality, began.label("began")).subquery().c
     columns = [dated[name] for name in Finding._fields]
-    return select(*columns).where(dated.began >= since, dated.began < until).order_by(*columns)
+    return select(*columns).where(is_within(dated.began, since, until)).order_by(*columns)
 
 
 def count_missing_legs(connection: Connection, since: datetime, until: datetime) -> int:
     """How many legs of a period a later answer no longer held. The views leave them out."""
-    legs = select(func.count()).where(_leg.missing_since.is_not(None), _began(since, until))
+    legs = select(func.count()).where(
+        _leg.missing_since.is_not(None), is_within(_leg.call_time, since, until)
+    )
     return connection.scalar(legs) or 0
 
 
 def count_requests(connection: Connection, since: datetime, until: datetime) -> list[RequestCount]:
     """How many requests were enqueued in a period, by account and state."""
-    at = _request.enqueued_at
-    counted = (
-        select(_request.account, _request.state, func.count())
-        .where(at >= since, at < until)
-        .group_by(_request.account, _request.state)
-        .order_by(_request.account, _request.state)
-    )
-    return [RequestCount(*row) for row in connection.execute(counted)]
+    counted = count_states(connection, Selection(since=since, until=until))
+    return [RequestCount(*key, count) for key, count in sorted(counted.items())]
 
 
 def list_waiting(connection: Connection) -> list[Waiting]:
@@ -257,10 +230,6 @@ def last_change_at(connection: Connection) -> datetime | None:
     """When requests or legs changed last: the instant whose data a report shows."""
     changes = (connection.scalar(select(func.max(at))) for at in (_request.updated_at, _leg.updated_at))
     return max((at for at in changes if at is not None), default=None)
-
-
-def _began(since: datetime, until: datetime) -> ColumnElement[bool]:
-    return and_(_leg.call_time >= since, _leg.call_time < until)
 
 
 def _streamed(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Any]]:

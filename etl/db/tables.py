@@ -1,14 +1,17 @@
-"""The tables, as this version needs them. The migrations build them, and a test compares the two."""
+"""The tables and indexes that this version needs. The migrations build them, and a test compares the two."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
     Column,
+    Index,
     Integer,
     MetaData,
     PrimaryKeyConstraint,
@@ -33,18 +36,26 @@ metadata = MetaData(
 )
 
 
-def _one_of(column: str, values: tuple[str, ...]) -> str:
-    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+def column(name: str, kind: Any, comment: str, **options: Any) -> Column[Any]:
+    """A column with its comment, which becomes its entry in the data dictionary."""
+    return Column(name, kind, comment=comment, **options)
 
 
-def _instant(name: str, comment: str) -> Column[datetime]:
+required = partial(column, nullable=False)
+
+
+def _instant(name: str, comment: str) -> Column[Any]:
     """A required instant; the default is now."""
-    return Column(name, Instant, nullable=False, server_default=db_now(), comment=comment)
+    return required(name, Instant, comment, server_default=db_now())
 
 
-def _count(name: str, comment: str) -> Column[int]:
+def _count(name: str, comment: str) -> Column[Any]:
     """A required number that starts at 0."""
-    return Column(name, Integer, nullable=False, server_default=text("0"), comment=comment)
+    return required(name, Integer, comment, server_default=text("0"))
+
+
+def _one_of(name: str, values: Iterable[str]) -> str:
+    return f"{name} IN ({', '.join(map(repr, values))})"
 
 
 # SQLite numbers rows by itself only if the key's type is exactly INTEGER.
@@ -53,32 +64,17 @@ _Id = BigInteger().with_variant(Integer, "sqlite")
 cdr_requests = Table(
     "cdr_requests",
     metadata,
-    Column("id", _Id, primary_key=True, autoincrement=True, comment="Order of arrival"),
-    Column(
+    column("id", _Id, "Order of arrival", primary_key=True, autoincrement=True),
+    required(
         "account",
         ExactText(64),
-        nullable=False,
+        "Account whose credentials are used: a name from the configuration",
         server_default="default",
-        comment="Account whose credentials are used: a name from the configuration",
     ),
-    Column(
-        "request_id", ExactText(255), nullable=False, comment="Request ID as PIOPIY issued it; case matters"
-    ),
-    Column(
-        "state",
-        String(16),
-        nullable=False,
-        server_default=PENDING,
-        comment="pending, running, done, empty, dead or cancelled",
-    ),
-    Column(
-        "lane",
-        SmallInteger,
-        nullable=False,
-        server_default=text("0"),
-        comment="0 live, 1 backfill; live is claimed first",
-    ),
-    Column("batch", ExactText(255), comment="Label given at enqueueing or by a backfill; null for none"),
+    required("request_id", ExactText(255), "Request ID as PIOPIY issued it; case matters"),
+    required("state", String(16), "pending, running, done, empty, dead or cancelled", server_default=PENDING),
+    required("lane", SmallInteger, "0 live, 1 backfill; live is claimed first", server_default=text("0")),
+    column("batch", ExactText(255), "Label given at enqueueing or by a backfill; null for none"),
     _instant("run_after", "UTC; not due before this instant"),
     _count(
         "attempts", "Failed claims so far, and the current one; waits and outages of the API do not count"
@@ -86,29 +82,25 @@ cdr_requests = Table(
     _count("fetches", "Valid answers received so far"),
     _count("reclaims", "How often a lease expired and the request was reclaimed"),
     _count("leg_count", "Legs in the last valid answer"),
-    Column("lease_token", String(32), comment="Random token of the current claim; null when not running"),
-    Column("lease_until", Instant, comment="UTC; when the current claim expires; null when not running"),
-    Column("done_token", String(32), comment="Token of the claim that was settled last"),
-    Column("worker", String(255), comment="Who claimed it last: host, process and run; for people only"),
-    Column("run_id", BigInteger, comment="sync_runs.id of the run that claimed it last"),
-    Column("api_count", Integer, comment="count in the last valid answer; null if it had none"),
-    Column(
+    column("lease_token", String(32), "Random token of the current claim; null when not running"),
+    column("lease_until", Instant, "UTC; when the current claim expires; null when not running"),
+    column("done_token", String(32), "Token of the claim that was settled last"),
+    column("worker", String(255), "Who claimed it last: host, process and run; for people only"),
+    column("run_id", BigInteger, "sync_runs.id of the run that claimed it last"),
+    column("api_count", Integer, "count in the last valid answer; null if it had none"),
+    column(
         "forgotten_at",
         Instant,
-        comment="UTC; when its phone number was erased; it is never asked for again; else null",
+        "UTC; when its phone number was erased; it is never asked for again; else null",
     ),
-    Column(
-        "last_error_kind",
-        String(32),
-        comment="Why the last claim failed, one stable word; null if it did not",
-    ),
-    Column("last_error", Text, comment="The same in a sentence; never holds a secret"),
-    Column("last_http_status", Integer, comment="HTTP status of the last answer; null if none came"),
+    column("last_error_kind", String(32), "Why the last claim failed, one stable word; null if it did not"),
+    column("last_error", Text, "The same in a sentence; never holds a secret"),
+    column("last_http_status", Integer, "HTTP status of the last answer; null if none came"),
     _instant("enqueued_at", "UTC; when it was enqueued"),
     _instant("updated_at", "UTC; last change of this row"),
-    Column("finished_at", Instant, comment="UTC; when it became done, empty, dead or cancelled; else null"),
+    column("finished_at", Instant, "UTC; when it became done, empty, dead or cancelled; else null"),
     UniqueConstraint("account", "request_id"),
-    CheckConstraint(_one_of("state", tuple(STATES)), name="state_is_known"),
+    CheckConstraint(_one_of("state", STATES), name="state_is_known"),
     CheckConstraint("lane IN (0, 1)", name="lane_is_known"),
     CheckConstraint(
         "(state = 'running' AND lease_token IS NOT NULL AND lease_until IS NOT NULL)"
@@ -130,58 +122,43 @@ cdr_requests = Table(
 call_legs = Table(
     "call_legs",
     metadata,
-    Column("account", ExactText(64), nullable=False, comment="Account that placed the call"),
-    Column("request_id", ExactText(255), nullable=False, comment="Request ID of the call"),
-    Column("leg", ExactText(16), nullable=False, comment="a or b, in lower case (API field leg)"),
-    Column(
+    required("account", ExactText(64), "Account that placed the call"),
+    required("request_id", ExactText(255), "Request ID of the call"),
+    required("leg", ExactText(16), "a or b, in lower case (API field leg)"),
+    required(
         "to_number",
         ExactText(64),
-        nullable=False,
-        comment="Number or agent ID called, as sent, trimmed; empty if none (API field to)",
+        "Number or agent ID called, as sent, trimmed; empty if none (API field to)",
     ),
-    Column("call_time", Instant, nullable=False, comment="UTC; the leg's instant (API field time)"),
-    Column(
-        "occurrence",
-        Integer,
-        nullable=False,
-        comment="1, 2 and so on among legs of a request equal in leg, to_number and call_time",
+    required("call_time", Instant, "UTC; the leg's instant (API field time)"),
+    required(
+        "occurrence", Integer, "1, 2 and so on among legs of a request equal in leg, to_number and call_time"
     ),
-    Column(
-        "from_number",
-        ExactText(64),
-        nullable=False,
-        comment="Calling number, as sent, trimmed; empty if none (API field from)",
+    required(
+        "from_number", ExactText(64), "Calling number, as sent, trimmed; empty if none (API field from)"
     ),
-    Column("from_e164", ExactText(16), comment="Calling number in E.164; null if it is not a valid number"),
-    Column("to_e164", ExactText(16), comment="Number called in E.164; null if it is not a valid number"),
-    Column("to_country", String(2), comment="Country of to_e164, ISO 3166 alpha-2; null if unknown"),
-    Column(
+    column("from_e164", ExactText(16), "Calling number in E.164; null if it is not a valid number"),
+    column("to_e164", ExactText(16), "Number called in E.164; null if it is not a valid number"),
+    column("to_country", String(2), "Country of to_e164, ISO 3166 alpha-2; null if unknown"),
+    column(
         "duration_seconds",
         Integer,
-        comment="Seconds; the vendor does not say whether ringing counts (API field duration)",
+        "Seconds; the vendor does not say whether ringing counts (API field duration)",
     ),
-    Column(
-        "rate",
-        Money,
-        comment="Account currency; the vendor says billed call rate; null if not sent (API field rate)",
+    column(
+        "rate", Money, "Account currency; the vendor says billed call rate; null if not sent (API field rate)"
     ),
-    Column(
-        "balance",
-        Money,
-        comment="Account currency; balance after this leg; null if not sent (API field balance)",
+    column(
+        "balance", Money, "Account currency; balance after this leg; null if not sent (API field balance)"
     ),
-    Column("direction", String(32), comment="outbound, inbound or other, as sent (API field direction)"),
-    Column("status", String(32), comment="answered, missed or other, as sent (API field status)"),
-    Column(
-        "extra",
-        JSON(none_as_null=True),
-        comment="Fields that are not in the API's documentation; null if none",
-    ),
-    Column("revision", Integer, nullable=False, comment="1, and +1 at every change of content"),
+    column("direction", String(32), "outbound, inbound or other, as sent (API field direction)"),
+    column("status", String(32), "answered, missed or other, as sent (API field status)"),
+    column("extra", JSON(none_as_null=True), "Fields that are not in the API's documentation; null if none"),
+    required("revision", Integer, "1, and +1 at every change of content"),
     _instant("first_seen_at", "UTC; first stored"),
     _instant("updated_at", "UTC; last change of this row"),
-    Column("missing_since", Instant, comment="UTC; a later answer no longer held this leg; else null"),
-    Column("run_id", BigInteger, comment="sync_runs.id of the run that changed this row last"),
+    column("missing_since", Instant, "UTC; a later answer no longer held this leg; else null"),
+    column("run_id", BigInteger, "sync_runs.id of the run that changed this row last"),
     PrimaryKeyConstraint("account", "request_id", "leg", "to_number", "call_time", "occurrence"),
     CheckConstraint("occurrence >= 1", name="occurrence_counts_from_one"),
     CheckConstraint("revision >= 1", name="revision_counts_from_one"),
@@ -191,19 +168,14 @@ call_legs = Table(
 cdr_responses = Table(
     "cdr_responses",
     metadata,
-    Column("account", ExactText(64), nullable=False, comment="Account that asked"),
-    Column("request_id", ExactText(255), nullable=False, comment="Request ID that was asked for"),
-    Column("revision", Integer, nullable=False, comment="1 for the first answer, +1 for each different one"),
-    Column("run_id", BigInteger, comment="sync_runs.id of the run that received it"),
+    required("account", ExactText(64), "Account that asked"),
+    required("request_id", ExactText(255), "Request ID that was asked for"),
+    required("revision", Integer, "1 for the first answer, +1 for each different one"),
+    column("run_id", BigInteger, "sync_runs.id of the run that received it"),
     _instant("fetched_at", "UTC; when it was stored"),
-    Column("http_status", Integer, comment="HTTP status"),
-    Column(
-        "body",
-        LongText,
-        nullable=False,
-        comment="The body as received, valid or malformed",
-    ),
-    Column("sha256", String(64), nullable=False, comment="SHA-256 of the body's bytes, in hexadecimal"),
+    column("http_status", Integer, "HTTP status"),
+    required("body", LongText, "The body as received, valid or malformed"),
+    required("sha256", String(64), "SHA-256 of the body's bytes, in hexadecimal"),
     PrimaryKeyConstraint("account", "request_id", "revision"),
     comment="The raw archive: each answer whose content differs from the one before",
 )
@@ -227,24 +199,24 @@ RUN_COUNTS = tuple(_COUNTS)
 sync_runs = Table(
     "sync_runs",
     metadata,
-    Column("id", _Id, primary_key=True, autoincrement=True, comment="Number of the run"),
-    Column("command", String(32), nullable=False, comment="Command that ran"),
-    Column("batch", ExactText(255), comment="Label that the run was limited to; null for none"),
-    Column("host", String(255), nullable=False, comment="Host name"),
-    Column("pid", Integer, nullable=False, comment="Process ID on that host"),
-    Column(
+    column("id", _Id, "Number of the run", primary_key=True, autoincrement=True),
+    required("command", String(32), "Command that ran"),
+    column("batch", ExactText(255), "Label that the run was limited to; null for none"),
+    required("host", String(255), "Host name"),
+    required("pid", Integer, "Process ID on that host"),
+    column(
         "pid_scope",
         String(64),
-        comment="Where pid is valid: the machine's boot and process namespace; null if unknown",
+        "Where pid is valid: the machine's boot and process namespace; null if unknown",
     ),
-    Column("version", String(32), nullable=False, comment="Version of cdr-sync"),
+    required("version", String(32), "Version of cdr-sync"),
     _instant("started_at", "UTC"),
-    Column("finished_at", Instant, comment="UTC; null while it runs"),
-    Column("outcome", String(32), nullable=False, server_default="running", comment=", ".join(RUN_OUTCOMES)),
+    column("finished_at", Instant, "UTC; null while it runs"),
+    required("outcome", String(32), ", ".join(RUN_OUTCOMES), server_default="running"),
     *(_count(name, comment) for name, comment in _COUNTS.items()),
-    Column("error", Text, comment="What went wrong, in a sentence; null if nothing did"),
+    column("error", Text, "What went wrong, in a sentence; null if nothing did"),
     _count("transactions", "Number of its last transaction that claimed or settled: proves its commit"),
-    Column("seen_at", Instant, comment="UTC; when that transaction was; null before the first"),
+    column("seen_at", Instant, "UTC; when that transaction was; null before the first"),
     CheckConstraint(_one_of("outcome", RUN_OUTCOMES), name="outcome_is_known"),
     comment="The ledger: one row for every run, written at its start",
     sqlite_autoincrement=True,
@@ -253,17 +225,15 @@ sync_runs = Table(
 api_accounts = Table(
     "api_accounts",
     metadata,
-    Column("account", ExactText(64), primary_key=True, comment="Name from the configuration"),
-    Column("canary_request_id", ExactText(255), comment="Latest request known to be good; null if none yet"),
-    Column(
-        "breaker_opened_at", Instant, comment="UTC; when the circuit breaker opened; null while it is closed"
-    ),
-    Column("breaker_reason", Text, comment="What opened the breaker; null while it is closed"),
-    Column("paused_until", Instant, comment="UTC; the API asked to wait until then; null if it did not"),
-    Column(
+    column("account", ExactText(64), "Name from the configuration", primary_key=True),
+    column("canary_request_id", ExactText(255), "Latest request known to be good; null if none yet"),
+    column("breaker_opened_at", Instant, "UTC; when the circuit breaker opened; null while it is closed"),
+    column("breaker_reason", Text, "What opened the breaker; null while it is closed"),
+    column("paused_until", Instant, "UTC; the API asked to wait until then; null if it did not"),
+    column(
         "rate_paid_until_us",
         BigInteger,
-        comment="Microseconds since 1970 by the database's clock: when the calls made so far are paid off "
+        "Microseconds since 1970 by the database's clock: when the calls made so far are paid off "
         "at the rate limit; null if it never had one",
     ),
     _instant("updated_at", "UTC; last change of this row"),
@@ -273,10 +243,38 @@ api_accounts = Table(
 backfills = Table(
     "backfills",
     metadata,
-    Column("label", ExactText(255), primary_key=True, comment="The batch of its requests"),
+    column("label", ExactText(255), "The batch of its requests", primary_key=True),
     _instant("created_at", "UTC; when it was started"),
-    Column("marked_at", Instant, comment="UTC; when all its requests were marked; null before that"),
-    Column("selection", JSON, nullable=False, comment="By what it was selected: options and their values"),
+    column("marked_at", Instant, "UTC; when all its requests were marked; null before that"),
+    required("selection", JSON, "By what it was selected: options and their values"),
     _count("selected", "Requests selected so far; those no longer in the batch moved to another one"),
     comment="One row for every backfill; the requests of its batch show its progress",
 )
+
+# --- Indexes -----------------------------------------------------------------------------------------
+# Where the database can, an index holds only the rows that are looked for, so that a million done requests
+# cost nothing.
+
+
+def _index(name: str, *columns: Column[Any], rows: str | None = None) -> None:
+    where = None if rows is None else text(rows)
+    Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+_request, _leg = cdr_requests.c, call_legs.c
+_in_order_of_claims = (_request.state, _request.account, _request.lane, _request.run_after, _request.id)
+
+_index("ix_cdr_requests_due", *_in_order_of_claims, rows="state = 'pending'")
+# The requests with a label: claimed in the same order, and counted by state.
+_index("ix_cdr_requests_batch", _request.batch, *_in_order_of_claims, rows="batch IS NOT NULL")
+# The leases that may have expired.
+_index("ix_cdr_requests_leased", _request.state, _request.lease_until, rows="state = 'running'")
+# The dead letters by reason: few among many, and counted every minute where metrics are written.
+_index("ix_cdr_requests_dead", _request.state, _request.last_error_kind, rows="state = 'dead'")
+# The calls of a period, for analysts and exports.
+_index("ix_call_legs_call_time", _leg.call_time)
+# The calls of a number.
+_index("ix_call_legs_from_e164", _leg.from_e164, rows="from_e164 IS NOT NULL")
+_index("ix_call_legs_to_e164", _leg.to_e164, rows="to_e164 IS NOT NULL")
+# The runs that have not ended, or were killed.
+_index("ix_sync_runs_running", sync_runs.c.outcome, rows="outcome = 'running'")

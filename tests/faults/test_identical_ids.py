@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import exc
 from support.operators import finish, wait_until
 from support.systems import guard
+from support.unguarded import NO_LAST_WORDS, take_out
 
-from etl.db import queue as enqueueing
 from etl.db.engine import sqlite_path
 from etl.db.queue import enqueue_requests
 
@@ -91,9 +91,8 @@ def test_the_same_ids_enqueued_by_two_processes_at_once_are_there_once(site, tmp
 
 
 @pytest.mark.databases("postgresql", "mariadb")
-def test_negative_control_without_its_last_words_the_slower_of_two_fails(site, monkeypatch):
-    monkeypatch.setattr(enqueueing, "on_conflict_sql", lambda *_: "")
-    enqueueing._enqueue_statement.cache_clear()
+def test_negative_control_without_its_last_words_the_slower_of_two_fails(site):
+    take_out(site.engine, NO_LAST_WORDS)
     errors = []
 
     def enqueue():
@@ -108,6 +107,5 @@ def test_negative_control_without_its_last_words_the_slower_of_two_fails(site, m
         slower.start()
         wait_until(site.blocked)
     guard(slower.join)
-    enqueueing._enqueue_statement.cache_clear()
 
     assert len(errors) == 1

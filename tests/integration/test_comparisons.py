@@ -8,7 +8,7 @@ from sqlalchemy import String, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.db.engine import reading
-from etl.db.indexes import metadata
+from etl.db.tables import metadata
 from etl.db.views import VIEWS
 
 JSON = ("extra", "selection")

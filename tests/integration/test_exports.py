@@ -24,7 +24,8 @@ from support.builders import leg_row
 from support.operators import PATIENCE
 
 from etl.db.engine import open_engine, reading
-from etl.db.streams import Field, Portion, fields_of, stream_rows
+from etl.db.selection import Span
+from etl.db.streams import Field, fields_of, stream_rows
 from etl.db.tables import call_legs
 from etl.db.views import calls
 from etl.errors import CdrSyncError
@@ -51,10 +52,10 @@ def store(engine, *legs):
             connection.execute(call_legs.insert(), {**LEG, **leg})
 
 
-def rows_of(engine, subject="legs", portion=None):
+def rows_of(engine, subject="legs", span=None):
     with (
         reading(engine) as connection,
-        closing(stream_rows(connection, subject, portion or Portion())) as chunks,
+        closing(stream_rows(connection, subject, span or Span())) as chunks,
     ):
         return [dict(row._mapping) for rows in chunks for row in rows]
 
@@ -62,7 +63,7 @@ def rows_of(engine, subject="legs", portion=None):
 def export(engine, path, subject="legs"):
     with reading(engine) as connection, path.open("wb") as sink:
         return write_export(
-            connection, sink, subject=subject, portion=Portion(), file_format=path.suffix.removeprefix(".")
+            connection, sink, subject=subject, span=Span(), file_format=path.suffix.removeprefix(".")
         )
 
 
@@ -99,7 +100,7 @@ def test_a_period_includes_its_start_and_not_its_end(engine, subject):
     store(engine, *({"request_id": f"r{n}", "call_time": end} for n, end in enumerate(ends)))
 
     def ids(**bounds):
-        return [row["request_id"] for row in rows_of(engine, subject, Portion(**bounds))]
+        return [row["request_id"] for row in rows_of(engine, subject, Span(**bounds))]
 
     assert ids(since=ends[0], until=ends[1]) == ["r0"]
     assert ids(since=ends[1], until=ends[2]) == ["r1"]
@@ -110,7 +111,7 @@ def test_a_period_includes_its_start_and_not_its_end(engine, subject):
 def test_an_export_sees_the_data_as_of_its_start(engine, database_url):
     store(engine, *({"request_id": f"r{n:04}"} for n in range(2_500)))
     writer = open_engine(database_url)
-    with reading(engine) as connection, closing(stream_rows(connection, "legs", Portion())) as chunks:
+    with reading(engine) as connection, closing(stream_rows(connection, "legs", Span())) as chunks:
         first = next(chunks)
         with writer.begin() as other:
             other.execute(delete(call_legs))
@@ -125,7 +126,7 @@ def test_an_export_sees_the_data_as_of_its_start(engine, database_url):
 
 def test_a_stream_closed_early_leaves_the_connection_usable(engine):
     store(engine, *({"request_id": f"r{n:04}"} for n in range(2_500)))
-    with reading(engine) as connection, closing(stream_rows(connection, "legs", Portion())) as chunks:
+    with reading(engine) as connection, closing(stream_rows(connection, "legs", Span())) as chunks:
         next(chunks)
 
     assert len(rows_of(engine)) == 2_500

@@ -17,9 +17,9 @@ from support.builders import api_leg
 from support.claims import RULES, claim_in
 
 from etl import reprocess
-from etl.db.archive import Span
 from etl.db.engine import open_engine
 from etl.db.figures import queue_figures
+from etl.db.selection import Span
 from etl.db.tables import call_legs, cdr_requests, cdr_responses, sync_runs
 from etl.errors import NotFoundError
 from etl.reprocess import Reprocessing

@@ -18,10 +18,17 @@ from support.builders import fill_tables as fill
 from etl.db import SCHEMA_REVISION
 from etl.db.engine import read_url, reading, require_current_schema, schema_revision
 from etl.db.errors import is_bad_value, is_unreachable
-from etl.db.indexes import DAY_INDEX, is_in_models, metadata
 from etl.db.queue import Claimant, claim_requests, reap_expired
-from etl.db.schema import check, downgrade, migrations_folder, texts_of_views, upgrade
-from etl.db.tables import call_legs, cdr_requests, sync_runs
+from etl.db.schema import (
+    DAY_INDEX,
+    check,
+    downgrade,
+    is_in_models,
+    migrations_folder,
+    texts_of_views,
+    upgrade,
+)
+from etl.db.tables import call_legs, cdr_requests, metadata, sync_runs
 from etl.db.views import VIEWS
 from etl.errors import FailedCheckError, SchemaError
 

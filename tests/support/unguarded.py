@@ -26,6 +26,10 @@ NO_CLAIM_LOCK = {
 }
 NO_SKIPPING = {" SKIP LOCKED": ""}
 NO_INDEX = {"FROM cdr_requests\n": "FROM cdr_requests IGNORE INDEX (ix_cdr_requests_due)\n"}
+NO_LAST_WORDS = {
+    "ON CONFLICT (account, request_id) DO NOTHING": "",
+    "ON DUPLICATE KEY UPDATE account = VALUES(account)": "",
+}
 NOT_IMMEDIATE = {"BEGIN IMMEDIATE": "BEGIN"}
 
 
