@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from etl.backfill import Backfill, WorkedOff
 from etl.cli.app import App, pass_app
 from etl.cli.completion import complete_listed
 from etl.cli.known_names import require_known_names, warn_about_unconfigured_account
@@ -31,16 +32,14 @@ from etl.cli.options import (
 )
 from etl.cli.output import counted, format_states, format_value, print_json
 from etl.cli.running import report_problems, run_job, summary_document, summary_text
+from etl.db.engine import reading
+from etl.db.selection import BatchFigures
 from etl.db.states import DEAD, DONE, EMPTY, PENDING, RUNNING
 from etl.errors import UsageError
 from etl.id_files import RequestIds
+from etl.replay import ChangeResult
 from etl.settings import DEFAULT_ACCOUNT
 from etl.sync.summary import Limits, Summary
-
-if TYPE_CHECKING:
-    from etl.backfill import Backfill, WorkedOff
-    from etl.db.selection import BatchFigures
-    from etl.replay import ChangeResult
 
 # A cancelled request was taken out by a person. Only its ID brings it back: `requests retry ID`.
 _STATES = (PENDING, DONE, EMPTY, DEAD)
@@ -127,9 +126,6 @@ def command(
     makes them due under a label, and works them off. Stopped or killed, it continues with --resume LABEL, on
     any machine. Times are UTC. FILE is read as by enqueue.
     """
-    from etl.backfill import Backfill  # noqa: PLC0415 (imports SQLAlchemy)
-    from etl.db.engine import reading  # noqa: PLC0415 (imports SQLAlchemy)
-
     app.set_option("workers", workers)
     is_listed = bool(request_ids) or from_file is not None
     is_narrowed = is_listed or any(given is not None for given in (only, since, until, error_kind))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import click
 
 from etl.cli.app import App, pass_app
 from etl.cli.options import json_option
 from etl.cli.output import print_json
+from etl.doctor import Finding, examine
 from etl.errors import gravest
-
-if TYPE_CHECKING:
-    from etl.doctor import Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 _MARGIN = " " * 10
@@ -30,8 +27,6 @@ def command(app: App, ctx: click.Context, *, as_json: bool) -> None:
     The exit code is 78 if settings or schema are wrong, 77 if the API refuses the credentials, 69 if the
     API or the database cannot be reached, 1 if another check failed, and 0 if there are only warnings.
     """
-    from etl.doctor import examine  # noqa: PLC0415 (no other command loads it)
-
     findings = []
     for finding in examine(lambda: app.settings, app.config_path):
         findings.append(finding)

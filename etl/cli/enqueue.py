@@ -7,6 +7,7 @@ from functools import partial
 
 import click
 
+from etl import replay
 from etl.cli.app import App, pass_app
 from etl.cli.known_names import warn_about_unconfigured_account
 from etl.cli.options import DURATION, account_option, from_file_option, label_option
@@ -37,8 +38,6 @@ def command(
     FILE has one ID per line, or is CSV with a column request_id, or JSON lines with request_id at the top
     level or in data. Files of any size are read as a stream.
     """
-    from etl import replay  # noqa: PLC0415 (imports SQLAlchemy)
-
     if not request_ids and from_file is None:
         raise UsageError("There is nothing to enqueue", remedy="Give IDs, or --from-file FILE")
     account = account or DEFAULT_ACCOUNT

@@ -11,6 +11,7 @@ from etl.cli.app import App, pass_app
 from etl.cli.known_names import require_known_names
 from etl.cli.options import account_option, file_option, period_options
 from etl.cli.output import counted, output_to
+from etl.db.selection import Span
 from etl.errors import UsageError
 from etl.export import FORMATS, PARQUET, choose_format, write_export
 from etl.sync.signals import exit_on_sigterm
@@ -46,8 +47,6 @@ def command(
     at the same time: the file has the data as of the start of the export. In CSV, text that a spreadsheet
     would run as a formula, or change, gets an apostrophe in front; --raw turns this off.
     """
-    from etl.db.selection import Span  # noqa: PLC0415 (SQLAlchemy, which --help does not need)
-
     file_format = choose_format(file_format, output)
     if raw and file_format == PARQUET:
         raise UsageError("--raw is only for CSV", remedy="Leave it out: Parquet always has text as stored")

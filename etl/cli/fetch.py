@@ -7,6 +7,8 @@ from contextlib import suppress
 import click
 import msgspec
 
+from etl.cdr.answers import read_answer
+from etl.cdr.parsing import parse_legs
 from etl.cli.app import App, pass_app
 from etl.cli.options import account_option
 from etl.errors import (
@@ -20,6 +22,7 @@ from etl.errors import (
     UsageError,
 )
 from etl.id_files import check_request_id
+from etl.piopiy.client import CdrApi, Credentials
 from etl.redaction import hide_secret_in_bytes
 
 
@@ -37,10 +40,6 @@ def command(app: App, request_id: str, account: str | None) -> None:
     stdout gets the body of the answer, indented if it is JSON, whether or not the answer is valid. The exit
     code says what it was.
     """
-    from etl.cdr.answers import read_answer  # noqa: PLC0415 (--help needs none)
-    from etl.cdr.parsing import parse_legs  # noqa: PLC0415 (--help needs none)
-    from etl.piopiy.client import CdrApi, Credentials  # noqa: PLC0415 (slow to import)
-
     if problem := check_request_id(1, request_id).problem:
         raise UsageError(f"ID {problem}")
     chosen = app.account(account)

@@ -12,6 +12,7 @@ import msgspec
 from etl.cli.app import App, pass_app
 from etl.cli.options import file_option
 from etl.cli.output import output_to
+from etl.db.engine import sqlite_path
 from etl.errors import UsageError
 
 _FILE = Path(__file__).parent.parent / "datasette.json"  # docs/datasette_metadata.py writes it
@@ -26,8 +27,6 @@ def command(app: App, *, output: str | None) -> None:
     Datasette shows the SQLite file in a browser: cdr-sync metadata --output metadata.json, and then
     datasette FILE --metadata metadata.json. The dashboard needs its plugin datasette-dashboards.
     """
-    from etl.db.engine import sqlite_path  # noqa: PLC0415 (slow to import)
-
     path = sqlite_path(app.settings.database_url)
     if path is None:
         raise UsageError(

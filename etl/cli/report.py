@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +13,7 @@ from etl.cli.app import App, pass_app
 from etl.cli.options import LOCAL_INSTANT, file_option
 from etl.cli.output import counted, output_to
 from etl.errors import UsageError
-
-if TYPE_CHECKING:
-    from etl.report.reading import Report
+from etl.report.reading import Report, read_report
 
 _EXTRA = ("jinja2", "markupsafe", "matplotlib")
 _OTHER_FILE_TYPES = (".pdf", ".csv", ".json", ".md", ".parquet", ".png", ".svg", ".xlsx")
@@ -60,7 +57,6 @@ def command(
     if suffix.lower() in _OTHER_FILE_TYPES:
         raise UsageError(f"A report cannot be written as {suffix}", remedy="Use .html")
     render_page = None if output is None else _page_renderer()
-    from etl.report.reading import read_report  # noqa: PLC0415 (SQLAlchemy, which --help does not need)
 
     with app.long_reading() as connection:
         report = read_report(

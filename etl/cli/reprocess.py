@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,10 +13,10 @@ from etl.cli.app import App, pass_app
 from etl.cli.known_names import require_known_names
 from etl.cli.options import account_option, dry_run_option, json_option, period_options
 from etl.cli.output import counted, print_json
+from etl.db.engine import reading
+from etl.db.selection import Span
+from etl.reprocess import Reprocessing, Result
 from etl.sync.signals import stop_on_signals
-
-if TYPE_CHECKING:
-    from etl.reprocess import Result
 
 _LEGS = {
     "legs_inserted": "new",
@@ -60,10 +59,6 @@ def command(
     request. A request that is dead because its answer could not be parsed is settled if it can be parsed now.
     Stopped or killed, the same command does the rest. Times are UTC.
     """
-    from etl.db.engine import reading  # noqa: PLC0415 (imports SQLAlchemy)
-    from etl.db.selection import Span  # noqa: PLC0415 (imports SQLAlchemy)
-    from etl.reprocess import Reprocessing  # noqa: PLC0415 (imports SQLAlchemy)
-
     engine = app.engine(creates=False)
     with reading(engine) as connection:
         require_known_names(app, connection, account=account)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from etl import replay
 from etl.cli.app import App, pass_app
 from etl.cli.known_names import require_known_names
 from etl.cli.options import (
@@ -20,12 +21,12 @@ from etl.cli.options import (
     limit_option,
 )
 from etl.cli.output import counted, format_states, format_value, print_json, print_table, row_as_dict
+from etl.db.engine import reading
+from etl.db.selection import Selection, find_requests, findings_on, legs_of, list_requests, responses_of
 from etl.db.states import DEAD, LANES, PENDING, RUNNING, STATES
 from etl.errors import FailedCheckError, UsageError
+from etl.replay import CANCELLABLE, RETRYABLE, BulkChange, ChangeResult
 from etl.settings import DEFAULT_ACCOUNT
-
-if TYPE_CHECKING:
-    from etl.replay import BulkChange, ChangeResult
 
 _MOST_UNKNOWN = 20  # IDs named in one message
 _SKIPPED_BECAUSE = {RUNNING: "running: a run is fetching it now", PENDING: "already pending"}
@@ -91,8 +92,6 @@ def retry(
     requests), or dead requests by --error-kind or --all-dead. Their history stays: legs, answers, and the
     last error. Pending and running requests are skipped.
     """
-    from etl.replay import RETRYABLE, BulkChange  # noqa: PLC0415 (imports SQLAlchemy)
-
     if not request_ids and error_kind is None and not all_dead:
         raise UsageError("No request is selected", remedy="Give IDs, or --error-kind KIND, or --all-dead")
     states = RETRYABLE if request_ids and error_kind is None and not all_dead else (DEAD,)
@@ -127,8 +126,6 @@ def cancel(
     --batch, such as those enqueued for a wrong account. `requests retry ID` brings one back. A request that a
     run is fetching now is refused: it is settled within seconds.
     """
-    from etl.replay import CANCELLABLE, BulkChange  # noqa: PLC0415 (imports SQLAlchemy)
-
     is_bounded = bool(request_ids) or (all_pending and (account is not None or batch is not None))
     if not is_bounded:  # a whole queue could only be brought back by the IDs of its requests
         raise UsageError(
@@ -148,8 +145,6 @@ def cancel(
 
 
 def _apply(app: App, change: BulkChange, request_ids: Sequence[str], *, is_dry_run: bool) -> ChangeResult:
-    from etl import replay  # noqa: PLC0415 (imports SQLAlchemy)
-    from etl.db.engine import reading  # noqa: PLC0415 (imports SQLAlchemy)
 
     engine = app.engine(creates=False)
     with reading(engine) as connection:
@@ -212,8 +207,6 @@ def list_(
     as_json: bool,
 ) -> None:
     """List requests, the latest change first."""
-    from etl.db.selection import Selection, list_requests  # noqa: PLC0415 (imports SQLAlchemy)
-
     selection = Selection((state,) if state else (), error_kind, (account,) if account else (), batch)
     with app.reading() as connection:
         require_known_names(app, connection, account=account, batch=batch)
@@ -250,8 +243,6 @@ def show(app: App, request_id: str, *, account: str | None, as_json: bool) -> No
 
 def _read_details(app: App, request_id: str, account: str | None) -> list[dict[str, Any]]:
     """A request ID in every account that has it, as `requests show --json` prints it."""
-    from etl.db.selection import find_requests, findings_on, legs_of, responses_of  # noqa: PLC0415 (SQLAlchemy)
-
     with app.reading() as connection:
         require_known_names(app, connection, account=account)
         return [

@@ -11,6 +11,7 @@ from etl.cli.app import App, pass_app
 from etl.cli.completion import complete_runs
 from etl.cli.options import json_option, limit_option
 from etl.cli.output import counted, format_value, print_json, print_table, row_as_dict
+from etl.db import runs
 from etl.errors import UsageError
 from etl.sync.summary import OUTCOMES, unsettled
 
@@ -28,7 +29,6 @@ def command(ctx: click.Context, most: int, *, as_json: bool) -> None:
     """List the latest runs, or show one."""
     if ctx.invoked_subcommand is not None:
         return
-    from etl.db import runs  # noqa: PLC0415 (slow to import)
 
     with ctx.ensure_object(App).reading() as connection:
         held = runs.held_claims(connection)
@@ -46,8 +46,6 @@ def command(ctx: click.Context, most: int, *, as_json: bool) -> None:
 @pass_app
 def show(app: App, run_id: int, *, as_json: bool) -> None:
     """Show everything about run ID. The outcomes of its claims add up to the claims."""
-    from etl.db import runs  # noqa: PLC0415 (slow to import)
-
     with app.reading() as connection:
         held = runs.held_claims(connection)
         row = runs.find_run(connection, run_id)

@@ -9,6 +9,8 @@ import click
 
 from etl.cli.options import DURATION
 from etl.errors import UsageError
+from etl.simulator.scenarios import SCENARIOS, parse_faults
+from etl.simulator.server import Simulator
 
 
 @click.command("simulator")
@@ -27,9 +29,6 @@ def command(port: int, seed: int, latency: timedelta, faults: str, *, lists: boo
     It answers like PIOPIY where that is documented, and in every suspected way where it is not. An ID such
     as late-1 gets the scenario of that name. GET /stats returns how often it was asked.
     """
-    from etl.simulator.scenarios import SCENARIOS, parse_faults  # noqa: PLC0415 (only this command needs it)
-    from etl.simulator.server import Simulator  # noqa: PLC0415 (the same)
-
     if lists:
         for name, scenario in SCENARIOS.items():
             click.echo(f"{name:20} {scenario.description}")

@@ -18,6 +18,7 @@ from etl.cli.output import (
     row_as_dict,
 )
 from etl.cli.runs import format_claims, run_document
+from etl.db import figures, runs
 from etl.errors import FailedCheckError
 
 _RUNS = 5
@@ -41,7 +42,6 @@ def command(app: App, *, as_json: bool, max_lag: timedelta | None) -> None:
 
 
 def _read(app: App) -> dict[str, Any]:
-    from etl.db import figures, runs  # noqa: PLC0415 (slow to import)
 
     with app.reading() as connection:
         held = runs.held_claims(connection)
