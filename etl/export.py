@@ -9,8 +9,8 @@ CSV follows RFC 4180, in UTF-8. After OWASP's advice on CSV injection, text gets
 - continues like a formula after a `;`, a tab or a line break, because a spreadsheet set to another country
   starts a new cell there, quoted or not.
 
-`stored_text` removes these apostrophes and returns exactly what is stored. Amounts and counts are numbers and
-stay as they are, also negative ones.
+Without one apostrophe at its start, and one after each `;`, tab or line break, a cell is exactly what is
+stored. Amounts and counts are numbers and stay as they are, also negative ones.
 
 Parquet has instants in UTC to the microsecond, each column's comment, and money as decimal(38, 18): the
 widest type that readers take as a decimal. DuckDB reads a wider one as an inexact double. A sum of amounts
@@ -41,7 +41,6 @@ _ROW_GROUP = 50_000  # rows that a Parquet reader takes at once, and that are ke
 _FORMULA_STARTS = "=+@'\uff1d\uff0b\uff0d\uff20-"
 _FORMULA = re.compile(rf"[\t\r\n]|\s*[{_FORMULA_STARTS}]")
 _FORMULA_WITHIN = re.compile(rf"(?<=[;\t\r\n])(?=\s*[{_FORMULA_STARTS}])")
-_APOSTROPHE = re.compile(r"(\A|[;\t\r\n])'")
 _UNCHANGED_NUMBER = re.compile(r"0|[1-9]\d{0,10}")  # the same text after a spreadsheet read it as a number
 # Digits and punctuation alone, or before at most two words; or after the name of a weekday or a month.
 _CHANGED_VALUE = re.compile(
@@ -148,11 +147,6 @@ def safe_text(text: str) -> str:
     is_changed = _CHANGED_VALUE.fullmatch(text) and not _UNCHANGED_NUMBER.fullmatch(text)
     apostrophe = "'" if is_changed or _FORMULA.match(text) else ""
     return apostrophe + _FORMULA_WITHIN.sub("'", text)
-
-
-def stored_text(cell: str) -> str:
-    """The stored text of a cell that `safe_text` made."""
-    return _APOSTROPHE.sub(r"\1", cell)
 
 
 def _instant(value: datetime) -> str:

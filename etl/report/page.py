@@ -101,7 +101,7 @@ def _spend(report: Report, account: str, name: str) -> dict[str, object]:
         "countries": list(next(iter(days.values()))),  # the columns of `days`; "" stands for all others
         "days": days,
         "destinations": list(destinations.items())[:_DESTINATIONS],
-        "further": max(0, len(destinations) - _DESTINATIONS),
+        "further": max(0, len(destinations) - _DESTINATIONS),  # destinations that are not listed
         "decimals": words.decimals_of([*totals, *by_day]),
     }
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.db.streams import Field
-from etl.export import CsvWriter, safe_text, stored_text
+from etl.export import CsvWriter, safe_text
 
 
 def written(*rows, is_raw=False, **kinds):
@@ -121,7 +121,7 @@ def test_stored_text_can_be_read_back_and_no_cell_starts_like_a_formula(text):
     safe, _ = cells(written((text, "end"), a="text", b="text"))
     raw, _ = cells(written((text, "end"), a="text", b="text", is_raw=True))
 
-    assert stored_text(safe) == raw == text
+    assert re.sub(r"(\A|[;\t\r\n])'", r"\1", safe) == raw == text
     assert not [
         part for part in re.split(r"[;\t\r\n]", safe) if part.lstrip().startswith(("=", "+", "-", "@"))
     ]
