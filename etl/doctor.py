@@ -47,7 +47,7 @@ from etl.errors import (
     RequestError,
     SettingsError,
 )
-from etl.piopiy.client import CdrApi, Credentials
+from etl.piopiy.client import Credentials, api_of
 from etl.redaction import hide_secret_in_bytes
 from etl.settings import Account, Settings, eclipsed_variables, expanded, unknown_variables, url_files
 
@@ -332,8 +332,7 @@ def _check_api(settings: Settings, account: Account, canary: str | None) -> Find
 
 def _ask(settings: Settings, account: Account, request_id: str) -> RequestError | None:
     """Call the API once; returns what was wrong with its answer."""
-    seconds = settings.request_timeout.total_seconds()
-    api = CdrApi(settings.api_url, timeout=seconds, proxy=settings.proxy or None)
+    api = api_of(settings)
     try:
         reply = api.fetch_answer(request_id, Credentials(account.app_id, account.secret))
         body = hide_secret_in_bytes(reply.body, account.secret)

@@ -84,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     empty_delay: timedelta = timedelta(minutes=1)
     default_region: Annotated[str, _REGION] = "IN"
     proxy: Annotated[str, _PROXY] = ""
+    ca_file: str = ""  # empty: the authorities that requests ships
     ping_url: Annotated[str, _URL] = ""
     metrics_file: str = ""
     log_format: Literal["auto", "console", "json"] = "auto"
@@ -96,6 +97,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 SETTING_NAMES = tuple(name for name in Settings.__struct_fields__ if name != "accounts")
 _FROM_FILE = ("database_url", "ping_url")  # can also be read from the file that `…_FILE` names
+# Variables of other programs that name a file of authorities; ours comes first.
+_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 _OF_ACCOUNTS = {"app_id", "secret_file", "secret_env"}
 _FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}
 
@@ -124,6 +127,9 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str] 
         place, value = _find(name, options, environment, problems)
         if value is None and name in content:
             place, value = f"{path}: {name}", content[name]
+        if value is None and name == "ca_file":
+            place = next((one for one in _CA_VARIABLES if environment.get(one)), place)
+            value = environment.get(place)
         if value is not None:
             _convert(name, value, place, values, problems)
     known = {*SETTING_NAMES, "accounts"}
@@ -245,6 +251,8 @@ def _convert(name: str, value: object, place: str, values: dict[str, Any], probl
         values[name] = msgspec.convert(value, type=field_type, strict=not isinstance(value, str))
         if name == "default_region":
             _require_region(values[name])
+        if name == "ca_file" and not os.access(expanded(values[name]), os.R_OK):
+            problems.append(f"{place}: {values[name]} cannot be read. Name a PEM file of authorities")
     except ValueError:
         # The value is not repeated, because it could contain a password.
         problems.append(f"{place} must be {_wanted(name)}")

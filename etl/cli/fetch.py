@@ -22,7 +22,7 @@ from etl.errors import (
     UsageError,
 )
 from etl.id_files import check_request_id
-from etl.piopiy.client import CdrApi, Credentials
+from etl.piopiy.client import Credentials, api_of
 from etl.redaction import hide_secret_in_bytes
 
 
@@ -44,11 +44,7 @@ def command(app: App, request_id: str, account: str | None) -> None:
         raise UsageError(f"ID {problem}")
     chosen = app.account(account)
     settings = app.settings
-    api = CdrApi(
-        settings.api_url,
-        timeout=settings.request_timeout.total_seconds(),
-        proxy=settings.proxy or None,
-    )
+    api = api_of(settings)
     try:
         reply = api.fetch_answer(request_id, Credentials(chosen.app_id, chosen.secret))
         body = hide_secret_in_bytes(reply.body, chosen.secret)

@@ -18,6 +18,7 @@ import requests
 from etl import __version__
 from etl.errors import SettingsError
 from etl.piopiy.http1 import DeadlineAdapter, needs_tls, tls_context
+from etl.settings import Settings, expanded
 
 USER_AGENT = f"piopiy-cdr-sync/{__version__} (+python-requests/{requests.__version__})"
 MAX_BYTES = 4 * 1024 * 1024
@@ -40,6 +41,20 @@ class HttpAnswer:
     status: int
     body: bytes
     retry_after: float | None  # seconds, 0 or more; None without a usable Retry-After
+
+
+def api_of(settings: Settings) -> CdrApi:
+    """The client that the settings describe.
+
+    Raises:
+        SettingsError: the URL, the proxy or the CA file cannot be used.
+    """
+    return CdrApi(
+        settings.api_url,
+        timeout=settings.request_timeout.total_seconds(),
+        proxy=settings.proxy or None,
+        ca_file=str(expanded(settings.ca_file)) if settings.ca_file else None,
+    )
 
 
 class CdrApi:
@@ -87,7 +102,7 @@ class CdrApi:
             # Without the cause: it would repeat the URL, and a proxy's URL can contain a password.
             raise SettingsError(
                 "The URL of the API, the URL of the proxy, or the CA file is not valid",
-                remedy="Check api_url and proxy in the settings",
+                remedy="Check api_url, proxy and ca_file in the settings",
             ) from None
 
     def fetch_answer(self, request_id: str, credentials: Credentials) -> HttpAnswer:

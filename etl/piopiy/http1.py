@@ -18,6 +18,7 @@ import base64
 import functools
 import io
 import ipaddress
+import os
 import re
 import select
 import socket
@@ -301,7 +302,8 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     """The context that all threads share; loading the authorities takes tens of milliseconds.
 
     Args:
-        ca_file: a PEM file of the only authorities to trust; by default those that requests ships.
+        ca_file: a PEM file, or a folder, of the only authorities to trust; by default those that requests
+            ships.
     """
     with _tls_lock:  # without it, threads that start together would each load one
         return _load_tls_context(ca_file)
@@ -309,7 +311,11 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 
 @functools.cache
 def _load_tls_context(ca_file: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ca_file or DEFAULT_CA_BUNDLE_PATH)
+    authorities = ca_file or DEFAULT_CA_BUNDLE_PATH
+    if os.path.isdir(authorities):  # noqa: PTH112 (of hashed names, as OpenSSL and requests take it)
+        context = ssl.create_default_context(capath=authorities)
+    else:
+        context = ssl.create_default_context(cafile=authorities)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -525,7 +531,7 @@ def _reason(error: Exception) -> str:
     """What went wrong, in words that repeat nothing that was sent or received."""
     match error:
         case ssl.SSLCertVerificationError():
-            return f"certificate verify failed: {error.verify_message}"
+            return f"certificate verify failed: {error.verify_message} (CDR_SYNC_CA_FILE names whom to trust)"
         case ssl.SSLError():
             return f"TLS failed ({error.reason or type(error).__name__})"
         case OSError():

@@ -438,9 +438,9 @@ def _fetcher_maker(settings: Settings, stop: Stop) -> MakeFetcher:
         return Patience(settings.tries, settings.lease.total_seconds() / 2 - timeout, stop=stop.event)
 
     def make_fetcher(account: Account, permit: Callable[[], bool]) -> FetchOne:
-        from etl.piopiy.client import CdrApi, Credentials  # noqa: PLC0415 (as above)
+        from etl.piopiy.client import Credentials, api_of  # noqa: PLC0415 (as above)
 
-        api = CdrApi(settings.api_url, timeout=timeout, proxy=settings.proxy or None)
+        api = api_of(settings)
         credentials = Credentials(account.app_id, account.secret)
 
         def ask(request_id: str) -> HttpAnswer:

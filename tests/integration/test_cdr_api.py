@@ -30,7 +30,8 @@ from etl.errors import (
     SettingsError,
     TooLargeError,
 )
-from etl.piopiy.client import CdrApi, Credentials, HttpAnswer, retry_after_of
+from etl.piopiy.client import CdrApi, Credentials, HttpAnswer, api_of, retry_after_of
+from etl.settings import Settings
 
 SECRET = "b2f1c0de-5ec2-4e7a-9f00-0123456789ab"
 WHO = Credentials(2222222, SECRET)
@@ -836,6 +837,18 @@ def test_a_certificate_of_a_known_authority_is_accepted_and_the_connection_kept(
 
     assert [ask(asked).body, ask(asked).body] == [BODY, BODY]
     assert len(server.connections) == 1
+
+
+def test_the_authorities_of_the_settings_are_the_ones_trusted(serve, tls, certificate):
+    server = serve(always(answer()), tls)
+    trusted = api_of(Settings(api_url=server.url, ca_file=str(certificate[0])))
+    others = api_of(Settings(api_url=server.url))
+
+    assert ask(trusted).body == BODY
+    with pytest.raises(CallConnectionError, match="CDR_SYNC_CA_FILE"):
+        ask(others)
+    trusted.close()
+    others.close()
 
 
 def test_a_certificate_for_another_name_is_rejected(serve, api, tls, certificate):

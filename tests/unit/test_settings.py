@@ -80,6 +80,7 @@ PLACES = [
     ("default_region", "GB", "GB", "US", "US", '"DE"', "DE", "IN"),
     ("ping_url", "http://o/", "http://o/", "http://e/", "http://e/", '"http://t/"', "http://t/", ""),
     ("metrics_file", "o.prom", "o.prom", "e.prom", "e.prom", '"t.prom"', "t.prom", ""),
+    ("ca_file", "/dev/null", "/dev/null", "/dev/zero", "/dev/zero", '"/etc"', "/etc", ""),
     ("log_format", "console", "console", "json", "json", '"console"', "console", "auto"),
     (
         "database_url",
@@ -112,6 +113,24 @@ def test_the_precedence_of_every_setting_is_tested():
     tested = {place[0] for place in PLACES}
 
     assert set(Settings.__struct_fields__) - tested == {"accounts", "proxy"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "file"),
+    [
+        ({"REQUESTS_CA_BUNDLE": "/dev/null", "SSL_CERT_FILE": "/dev/zero"}, "/dev/null"),
+        ({"SSL_CERT_FILE": "/dev/zero"}, "/dev/zero"),
+        ({"SSL_CERT_FILE": "/dev/zero", "CDR_SYNC_CA_FILE": "/dev/null"}, "/dev/null"),
+    ],
+)
+def test_the_authorities_to_trust_come_from_ours_or_the_usual_variables(load, variables, file):
+    assert load(environment=variables).ca_file == file
+
+
+def test_a_file_of_authorities_that_cannot_be_read_is_named_with_its_setting(problems):
+    (line,) = problems(environment={"SSL_CERT_FILE": "/nope.pem"})
+
+    assert line == "SSL_CERT_FILE: /nope.pem cannot be read. Name a PEM file of authorities"
 
 
 def test_an_empty_variable_is_ignored(load):
