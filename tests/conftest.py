@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from itertools import count
 
 import pytest
@@ -25,6 +26,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a job in the background: its children would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "databases(names…): the test concerns only these databases")
     config.addinivalue_line("markers", "heavy: keeps both cores busy or takes long; not part of `make test`")
 
