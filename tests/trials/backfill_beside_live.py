@@ -45,9 +45,9 @@ class CountingSimulator(Simulator):
         super().__init__(**options)
         self.order = []
 
-    def _count(self, request_id, outage):
+    def _answer(self, request_id):
         self.order.append(request_id)
-        return super()._count(request_id, outage)
+        return super()._answer(request_id)
 
 
 @dataclass(frozen=True)
