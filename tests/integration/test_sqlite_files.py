@@ -43,6 +43,9 @@ def test_where_the_system_does_not_tell_nothing_is_said(tmp_path):
 
 
 def test_this_machine_tells(tmp_path):
+    if not any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+        pytest.skip("no mount has the root here, as in a chroot")
+
     assert file_system_of(tmp_path)
 
 

@@ -25,6 +25,7 @@ from etl.errors import (
     UnauthorizedError,
     UnreadableError,
 )
+from etl.sync.summary import _RUN_OUTCOMES
 
 LEGS = [{"leg": "b", "to": 9100000000}, {"leg": "a", "to": 9200000000}]
 PAGE = b"<html><body><h1>404 Not Found</h1></body></html>"
@@ -389,6 +390,15 @@ def test_the_branch_of_an_error_in_the_tree_is_its_base_class(kind):
 
 
 # --- Exit codes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("graver", "less"),
+    list(itertools.combinations(["credentials_refused", "api_down", "failed", "dead_letters", "ok"], 2)),
+)
+def test_a_run_ranks_its_outcomes_as_exit_codes_are_ranked(graver, less):
+    assert list(_RUN_OUTCOMES).index(graver) < list(_RUN_OUTCOMES).index(less)
+    assert errors.gravest([_RUN_OUTCOMES[graver], _RUN_OUTCOMES[less]]) == _RUN_OUTCOMES[graver]
 
 
 @pytest.mark.parametrize(
