@@ -67,10 +67,10 @@ class RequestIds:
         return self._ids
 
     def require_any(self) -> None:
-        """Refuse, once everything is read, a list that held no valid ID at all.
+        """Refuse a list without any valid ID, after everything is read.
 
         Raises:
-            UsageError: it did not.
+            UsageError: all entries were invalid.
         """
         if self.invalid and not self.valid:
             raise UsageError("None of the entries is a valid request ID", remedy=_ACCEPTED)

@@ -253,12 +253,13 @@ def _reread(
     A request that is dead because its answer could not be read is settled as it would have been when the
     answer came: one that was not final then is fetched again.
     """
-    said = Rereading(row.id, changes.leg_count, count)
+    rereading = Rereading(row.id, changes.leg_count, count)
     if row.state == DEAD and row.last_error_kind == MALFORMED:
         request = ClaimedRequest(
             row.id, row.account, row.request_id, "", row.attempts, row.fetches, row.enqueued_at
         )
         rules = waiting_rules(settings)
         outcome = decide_answer(request, legs, count, changes, now=answer.fetched_at, rules=rules, chance=1.0)
-        return replace(said, state={Done: DONE, Empty: EMPTY}.get(type(outcome), PENDING))
-    return None if (row.leg_count, row.api_count) == (said.leg_count, said.api_count) else said
+        return replace(rereading, state={Done: DONE, Empty: EMPTY}.get(type(outcome), PENDING))
+    is_same = (row.leg_count, row.api_count) == (rereading.leg_count, rereading.api_count)
+    return None if is_same else rereading

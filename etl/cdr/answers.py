@@ -1,8 +1,8 @@
 """Reads the API's answer: a valid one gives legs, any other raises the error that says what is wrong.
 
 An answer is valid if its HTTP status is 2xx and its body is a JSON object whose `code` (or `cmi_code`) is 200
-and whose `cdr` is a list (or one object). The vendor's endpoints wrap errors into HTTP 200. An error that
-were read as "no legs" would silently lose calls, so every other answer raises an error of its own class.
+and whose `cdr` is a list (or one object). The vendor's endpoints wrap errors into HTTP 200. An error
+read as "no legs" would silently lose calls, so every other answer raises an error of its own class.
 """
 
 from __future__ import annotations

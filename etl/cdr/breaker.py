@@ -1,12 +1,12 @@
 """Circuit breaker: whose failure is it, the request's, the API's, or that of our credentials?
 
-Counting failures alone cannot tell: at the end of a run only the bad requests are left. So failures in a row
-are held, neither counted nor given back, until one of two things happens. A valid answer shows that the API
-works: they were the requests' own. Or the rules below give up waiting and ask the *canary*: the account's
+The number of failures cannot show it: at the end of a run only the bad requests are left. So failures in a
+row are held, neither counted nor given back, until one of two things happens. A valid answer shows that the
+API works: they were the requests' own. Or the rules below give up waiting and ask the *canary*: the account's
 latest request known to be good, asked for once more.
 
 A breaker is closed (the API works), open (nothing more is claimed in this run), or half-open (it was open
-when the run began, or another machine opened it: one request probes whether it still must be).
+when the run began, or another machine opened it: one request probes the API).
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def judge_canary(error: RequestError | None) -> Verdict:
-    """Judge by what the canary brought; None is a valid answer."""
+    """Judge by the canary's result; None is a valid answer."""
     if error is None or shows_life(error):
         return Verdict.COUNT
     return Verdict.REFUSED if isinstance(error, RefusedError) else Verdict.API_DOWN
@@ -170,7 +170,7 @@ class Count(Generic[F]):
 
 @dataclass(frozen=True, slots=True)
 class GiveBack(Generic[F]):
-    """These failures say nothing about their requests: give them back, at no attempt."""
+    """These failures say nothing about their requests: give them back without using an attempt."""
 
     failures: Sequence[F]
 
@@ -205,12 +205,12 @@ class Breaker(Generic[F]):
 
     @property
     def is_half_open(self) -> bool:
-        """Whether one request is to find out if the API works again."""
+        """Whether one request probes if the API works again."""
         return self._is_known_open and not self.had_answer
 
     @property
     def closes(self) -> bool:
-        """Whether all machines are to learn that the API works again."""
+        """Whether to publish to all machines that the API works again."""
         return self._is_known_open and self.had_answer and self.problem is None
 
     @property
@@ -265,7 +265,7 @@ class Breaker(Generic[F]):
                 return self._open(verdict, self._held[-1].error)
 
     def canary_came(self, error: RequestError | None, *, is_stopping: bool) -> Ruling[F]:
-        """Judge by the canary's answer; while stopping, a failure accuses neither API nor credentials."""
+        """Judge by the canary's answer; while stopping, a failure does not open the breaker."""
         self.awaits_canary = False
         verdict = judge_canary(error)
         if error is None or verdict is Verdict.COUNT or self._was_answered:

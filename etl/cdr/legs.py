@@ -19,7 +19,7 @@ ANSWERED = "answered"
 
 
 class LegKey(NamedTuple):
-    """What tells one leg of a request from another. The API gives legs no ID."""
+    """What distinguishes one leg of a request from another. The API gives legs no ID."""
 
     leg: str
     to_number: str
@@ -29,9 +29,9 @@ class LegKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRequest:
-    """A request in our hands: claimed, and not yet settled or given back.
+    """A claimed request that is not yet settled or given back.
 
-    `token` fences it: whatever is written about it later holds only while the row still carries it.
+    `token` is its fencing token: a later write takes effect only while the row still has it.
     `attempts` includes this claim, `fetches` counts the valid answers before it.
     """
 
@@ -46,7 +46,7 @@ class ClaimedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One call detail record: a leg of a call, as one answer of the API tells it.
+    """One call detail record: a leg of a call, as one answer of the API has it.
 
     `call_time` is aware and in UTC, `duration_seconds` whole seconds, `rate` and `balance` money in the
     account's (unknown) currency, exact. None is what the API left out or sent as null; it is never 0.
@@ -68,7 +68,7 @@ class Leg:
 
     @property
     def end(self) -> datetime:
-        """The instant at which this leg was over, as far as its answer tells."""
+        """When this leg ended, as far as the answer shows."""
         return self.call_time + timedelta(seconds=self.duration_seconds or 0)
 
 
@@ -79,7 +79,7 @@ class StoredLeg:
     content: Leg
     occurrence: int
     revision: int
-    is_missing: bool  # a later answer no longer held it
+    is_missing: bool  # a later answer no longer contained it
 
 
 _Identity = tuple[str, str, datetime]
@@ -114,11 +114,11 @@ class LegChanges:
 
 
 def compare_legs(stored: Sequence[StoredLeg], answered: Iterable[Leg]) -> LegChanges:
-    """Match an answer's legs with the stored ones of the same request, and tell what changed.
+    """Match an answer's legs with the stored ones of the same request, and find out what changed.
 
-    Among legs equal in letter, number called and time, one whose content is stored already keeps its
-    occurrence, and so does one that was sent the same and is only read otherwise. The others, in the order of
-    their content, take those of rows that are still there, and then the free occurrences from the lowest.
+    Several legs can agree in letter, number called and time. Among these, a leg whose content is stored
+    already keeps its occurrence. So does a leg that was sent the same and is only read differently now. The
+    others, ordered by content, take the occurrences of rows that are not missing, then the lowest free ones.
     """
     changes = LegChanges()
     unchanged = 0
@@ -136,10 +136,10 @@ def _match(legs: list[Leg], rows: dict[int, StoredLeg], changes: LegChanges) -> 
     """Give each leg its row, taking those rows out of `rows`; returns how many stayed as they were."""
     chosen: dict[int, Leg] = {}
     others = legs
-    for said_by in (_all_of, _as_sent):
+    for part in (_all_of, _as_sent):
         rest = []
         for leg in others:
-            alike = [n for n, row in rows.items() if n not in chosen and said_by(row.content) == said_by(leg)]
+            alike = [n for n, row in rows.items() if n not in chosen and part(row.content) == part(leg)]
             if alike:
                 # A row that is there is preferred to one marked missing, then the lowest occurrence.
                 chosen[min(alike, key=lambda n: (rows[n].is_missing, n))] = leg
@@ -168,7 +168,7 @@ def _all_of(leg: Leg) -> Leg:
 
 
 def _as_sent(leg: Leg) -> Leg:
-    """A leg without what was read from its numbers, which another region or version reads otherwise."""
+    """A leg without the fields derived from its numbers, which depend on region and version."""
     return replace(leg, from_e164=None, to_e164=None, to_country=None)
 
 

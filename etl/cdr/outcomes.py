@@ -1,4 +1,4 @@
-"""What becomes of a request: final, ask again at, retry at, dead, or given back.
+"""What becomes of a request: final, fetched again later, retried later, dead, or given back.
 
 An answer without legs is not success, and legs can still change for a while after a call: both are asked
 for again, and neither wait uses an attempt. A failure uses the attempt that its claim counted, and waits
@@ -21,7 +21,7 @@ _NOTHING = timedelta(0)
 
 @dataclass(frozen=True, slots=True)
 class WaitingRules:
-    """How long requests are waited for. All of it is configurable; see the README's settings."""
+    """How long to wait for the answers of a request, from the settings."""
 
     max_attempts: int
     retry_delay: timedelta
@@ -37,7 +37,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Empty:
-    """No leg came within the time that an ID is waited for."""
+    """No legs came within `empty_for`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Given back unjudged, its attempt with it. Due again after `delay`, at once where that is zero."""
+    """Given back without using its attempt. Due again after `delay`; zero means at once."""
 
     delay: timedelta = _NOTHING
     error: RequestError | None = None
@@ -85,13 +85,13 @@ def decide_answer(
 ) -> Done | Empty | PutOff:
     """Decide what a valid answer means for its request.
 
-    Final is an answer with legs, whose `count` agrees with them and whose youngest leg ended `settle` or
-    more ago. Where `count` disagrees, it is final once a second answer brings the same legs. An answer
-    without legs is final `empty_for` after enqueueing.
+    An answer with legs is final if its `count` agrees with them and its last leg ended `settle` or more ago.
+    If `count` disagrees, the answer is final once a second one brings the same legs. An answer without legs
+    is final `empty_for` after enqueueing.
 
     Args:
-        request: the request in hand.
-        legs: what the answer holds.
+        request: the claimed request.
+        legs: the legs of the answer.
         count: how many legs the answer says there are; None where it does not say.
         changes: what the legs change in the stored rows.
         now: the present instant by the database's clock.
@@ -108,7 +108,7 @@ def decide_answer(
         delay = end + rules.settle - now
         if end - now <= LONGEST_DELAY:
             return PutOff(delay)  # legs may still change
-        # No call ends that far in the future: the time is wrong, and is not waited for for ever.
+        # No call ends that far in the future: the time is wrong. Do not wait for it forever.
         if not is_late:
             return PutOff(min(delay, waited_until - now))
     is_confirmed = request.fetches > 0 and (changes.is_same or is_late)

@@ -167,7 +167,7 @@ class App:
 
     @contextmanager
     def long_reading(self) -> Iterator[Connection]:
-        """A connection for a command that reads a lot, without the usual time-outs."""
+        """A connection for a command that reads many rows, without the usual time-outs."""
         from etl.db.engine import LONG_READ_SECONDS, long_reading  # noqa: PLC0415 (slow to import)
 
         with long_reading(self.engine(creates=False, read_seconds=LONG_READ_SECONDS)) as connection:

@@ -32,7 +32,7 @@ SUMMARIES = {
     "db": "Create the tables, bring them up to date, and check them.",
     "enqueue": "Add request IDs to the queue.",
     "sync": "Ask the API for every request that is due, and store its legs.",
-    "backfill": "Ask again for many known requests, after the live ones.",
+    "backfill": "Fetch many known requests again, after live requests.",
     "fetch": "Ask the API once for one request, and print its answer.",
     "status": "Show the state of the queue, the last runs and the accounts.",
     "runs": "List the latest runs, or show one.",

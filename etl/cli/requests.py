@@ -1,4 +1,4 @@
-"""`cdr-sync requests`: look into single requests, retry or cancel them."""
+"""`cdr-sync requests`: inspect single requests, retry or cancel them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _LISTS = ("findings", "responses", "legs")
 
 @click.group("requests")
 def command() -> None:
-    """Look into single requests, retry or cancel them."""
+    """Inspect single requests, retry or cancel them."""
 
 
 # --- Changing requests -------------------------------------------------------------------------------

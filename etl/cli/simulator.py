@@ -48,4 +48,6 @@ def command(port: int, seed: int, latency: timedelta, faults: str, *, lists: boo
         simulator.serve_forever(on_ready=print_settings)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
-        raise UsageError(f"cannot listen on port {port}: {reason}. Use another --port, or 0") from error
+        raise UsageError(
+            f"cannot listen on port {port}: {reason}", remedy="Use another --port, or 0"
+        ) from error

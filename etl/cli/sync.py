@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 @workers_option
 @account_option
 @batch_option
-@click.option("--dry-run", is_flag=True, help="Only tell what is due; ask nothing, change nothing.")
-@click.option("--single-instance", is_flag=True, help="Exit 75 where another such run is at work here.")
+@click.option("--dry-run", is_flag=True, help="Only print what is due; call no API, change nothing.")
+@click.option("--single-instance", is_flag=True, help="Exit with 75 if another such run is active here.")
 @file_option("--metrics-file", help_text="Write metrics for node_exporter to FILE at the end.")
 @json_option
 @pass_app
@@ -56,13 +56,13 @@ def command(
 ) -> None:
     """Ask the API for every request that is due, and store its legs.
 
-    Ends when nothing is due any more, or at a limit. Any number of runs may overlap, on any machines. Quiet
-    off a terminal unless a person must do something; the exit code tells what.
+    Ends when nothing is due any more, or at a limit. Any number of runs may overlap, on any machines. Off a
+    terminal it prints nothing unless a person must act; the exit code says why.
     """
     app.set_option("workers", workers)
     app.set_option("metrics_file", metrics_file)
     if dry_run:
-        _tell_what_is_due(app, account, batch, most, as_json=as_json)
+        _print_what_is_due(app, account, batch, most, as_json=as_json)
         return
     from etl.sync.summary import Limits  # noqa: PLC0415
 
@@ -92,7 +92,7 @@ def _run(app: App, accounts: list[Account], limits: Limits) -> Summary:
     return Summary(idle_run) if idle_run else run_job(app, accounts, limits)
 
 
-def _tell_what_is_due(
+def _print_what_is_due(
     app: App, account: str | None, batch: str | None, most: int | None, *, as_json: bool
 ) -> None:
     from etl.db.selection import Selection, count_requests  # noqa: PLC0415

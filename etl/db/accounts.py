@@ -57,7 +57,7 @@ def remember_canary(connection: Connection, account: str, request_id: str) -> No
 
 
 def open_breaker(connection: Connection, account: str, reason: str) -> None:
-    """Open the circuit breaker of an account for every machine; the first instant stays."""
+    """Open the circuit breaker of an account for every machine; if it is open already, that instant stays."""
     opened_at = func.coalesce(api_accounts.c.breaker_opened_at, db_now())
     change = _change(account).values(breaker_opened_at=opened_at, breaker_reason=reason, updated_at=db_now())
     connection.execute(change)
@@ -105,7 +105,7 @@ class Allowance:
 
 
 class SharedRateLimit:
-    """A limit of so many calls per second, shared by everything that uses this database.
+    """A limit on calls per second, shared by everything that uses this database.
 
     It is the generic cell rate algorithm (GCRA, ITU-T I.371). The account's row holds the instant until which
     the calls so far are paid. Each call moves it by the interval between two calls, and it may be ahead of
@@ -134,7 +134,7 @@ class SharedRateLimit:
         return Allowance(calls, wait / _MICROSECONDS, paid_until)
 
     def spend(self, connection: Connection, account: str, calls: int, allowance: Allowance) -> None:
-        """Write down so many calls, in the transaction of the allowance, and no more than it allows."""
+        """Record calls, in the transaction of the allowance, and no more than it allows."""
         if calls:
             paid_until_us = allowance.paid_until_us + calls * self._interval_us
             connection.execute(_change(account).values(rate_paid_until_us=paid_until_us))

@@ -1,6 +1,6 @@
 """Many rows in one statement.
 
-The driver then releases the interpreter lock once instead of once per row, so that the fetching threads go on
+The driver then releases the interpreter lock once instead of once per row, so fetching threads go on
 meanwhile, and no statement is compiled again for each batch. On SQLite the rows are one list of VALUES, whose
 text is cached for each number of rows: it takes a fifth of the time of JSON there. Elsewhere they are one
 JSON parameter, so that the text is always the same.

@@ -32,7 +32,7 @@ from etl.db.tables import sync_runs
 from etl.errors import DatabaseUnavailableError, SchemaError, SettingsError
 from etl.redaction import hide_secret
 
-# MariaDB is the dialect `mysql`, too; `dialect.is_mariadb` tells them apart once there is a connection.
+# MariaDB is the dialect `mysql`, too; `dialect.is_mariadb` distinguishes them once there is a connection.
 _SYNONYMS = {"postgres": "postgresql", "mariadb": "mysql"}
 _DRIVERS = {"sqlite": "", "postgresql": "psycopg", "mysql": "pymysql"}
 _OLDEST_SERVERS = {"SQLite": (3, 35), "PostgreSQL": (13,), "MariaDB": (10, 6), "MySQL": (8, 0, 19)}
@@ -47,7 +47,7 @@ _POSTGRESQL_ARGUMENTS = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    # To compile a statement takes longer than any of ours takes without.
+    # Compiling a statement takes longer than running any of ours without.
     "options": "-c statement_timeout=60s -c lock_timeout=30s -c idle_in_transaction_session_timeout=60s"
     " -c jit=off",
     "application_name": "cdr-sync",

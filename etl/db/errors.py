@@ -1,7 +1,7 @@
 """What an error of the database means: whether it passes, whose fault it is, and what to report.
 
-Errors are told apart by their codes, never by their texts: SQLite's result codes, MySQL's error numbers, and
-the SQLSTATE of PostgreSQL.
+Errors are distinguished by their codes, never by their texts: SQLite's result codes, MySQL's error numbers,
+and the SQLSTATE of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CONFLICTS: dict[str, tuple[_Code, ...]] = {
     "postgresql": ("40001", "40P01", "55P03"),  # serialization failure, deadlock, lock timeout
     "mysql": (1205, 1213),  # lock timeout, deadlock
 }
-# SQLite says this of a statement that is wrong, which is a bug here; of a bad file or disk it says more.
+# SQLite's codes for a wrong statement, which is a bug here. A bad file or disk has more specific ones.
 _SQLITE_BUGS = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE)
 # A CHECK that fails, on MySQL and on MariaDB. Their driver does not raise IntegrityError for it.
 _MYSQL_FAILED_CHECKS = (3819, 4025)

@@ -83,7 +83,7 @@ def list_accounts(connection: Connection) -> list[Row[Any]]:
 
 
 def count_legs(connection: Connection) -> int:
-    """How many legs are stored, without those that a later answer no longer held."""
+    """How many legs are stored, without those that a later answer no longer contained."""
     return connection.scalar(select(func.count()).where(call_legs.c.missing_since.is_(None))) or 0
 
 

@@ -1,4 +1,4 @@
-"""Quick looks at a SQLite file by the standard library, because SQLAlchemy's import would take longer.
+"""Quick reads of a SQLite file with the standard library, because importing SQLAlchemy takes longer.
 
 They serve a run with nothing to do, as most runs of a cron job are, and shell completion.
 """

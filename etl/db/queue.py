@@ -68,8 +68,8 @@ _DUE = """
     WHERE state = 'pending' AND account = :account AND lane = :lane AND run_after <= {now}{filters}
     ORDER BY {order} LIMIT :most OFFSET :skip"""
 _OLDEST_FIRST, _NEWEST_FIRST = "run_after, id", "run_after DESC, id DESC"
-# Two workers died while they held it: a possible poison message. It is claimed alone, so that it takes no
-# other request along.
+# Two workers died while they held it: a possible poison message. It is claimed alone, so no other
+# request is lost with it.
 _HARMLESS, _POISON = " AND reclaims < 2", " AND reclaims >= 2"
 _BECOMES_RUNNING = """
     state = 'running', attempts = attempts + 1, lease_token = :token, lease_until = {lease_until},
@@ -330,11 +330,11 @@ def settle_claims(connection: Connection, settlements: Sequence[Settlement]) -> 
 
 
 def _settle_sql(dialect: str, rows: str) -> str:
-    # Safe even without the look of `fence`: a row that no longer carries the claim's token is not touched.
+    # Safe even without `fence`: a row that no longer carries the claim's token is not touched.
     ours = "cdr_requests.id = v.id AND cdr_requests.state = 'running' AND cdr_requests.lease_token = v.token"
     words = {"now": now_sql(dialect), "later": later_sql(dialect, "v.delay")}
     changes = {name: value.format(**words) for name, value in _SETTLED.items()}
-    if dialect == "mysql":  # it asks whose column a name is; the others refuse that
+    if dialect == "mysql":  # it requires the table's name here, which the others reject
         changed = ", ".join(f"cdr_requests.{name} = {value}" for name, value in changes.items())
         return f"UPDATE {rows} STRAIGHT_JOIN cdr_requests ON {ours} SET {changed}"
     changed = ", ".join(f"{name} = {value}" for name, value in changes.items())

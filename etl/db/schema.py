@@ -118,7 +118,7 @@ def _require_own_names(connection: Connection) -> None:
         foreign |= {
             name
             for name in tables & metadata.tables.keys()
-            if not _is_left_of_first_migration(connection, name)
+            if not _is_from_stopped_migration(connection, name)
         }
     elif missing := sorted(metadata.tables.keys() - tables):  # all are of the first migration
         raise SchemaError(
@@ -133,7 +133,7 @@ def _require_own_names(connection: Connection) -> None:
         )
 
 
-def _is_left_of_first_migration(connection: Connection, table: str) -> bool:
+def _is_from_stopped_migration(connection: Connection, table: str) -> bool:
     """Whether a table is ours although no revision is stored: possible where DDL commits by itself."""
     if connection.dialect.name in ("sqlite", "postgresql"):
         return False

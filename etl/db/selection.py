@@ -46,7 +46,7 @@ class Span:
 def is_within(
     at: ColumnElement[datetime], since: datetime | None, until: datetime | None
 ) -> ColumnElement[bool]:
-    """That an instant is at or after `since` and before `until`; None means any."""
+    """The condition that an instant is at or after `since` and before `until`; None means any."""
     condition: ColumnElement[bool] = true()
     if since is not None:
         condition &= at >= since
@@ -71,7 +71,7 @@ class Selection:
     unmarked_by: str | None = None  # a label: without the requests that this backfill has marked
 
     def condition(self) -> ColumnElement[bool]:
-        """The same as an SQL condition on `cdr_requests`."""
+        """The selection as an SQL condition on `cdr_requests`."""
         parts = [is_within(_column.enqueued_at, self.since, self.until)]
         if self.states:
             parts.append(_column.state.in_(self.states))
@@ -160,7 +160,7 @@ def find_requests(connection: Connection, request_id: str) -> list[Row[Any]]:
 
 
 def legs_of(connection: Connection, account: str, request_id: str) -> list[Row[Any]]:
-    """All legs of a request, including those that a later answer no longer held."""
+    """All legs of a request, including those that a later answer no longer contained."""
     column = call_legs.c
     order = (column.leg, column.call_time, column.to_number, column.occurrence)
     return _rows_of(connection, account, request_id, list(column), order)

@@ -7,7 +7,7 @@ STATES = {
     "pending": "to be fetched at run_after",
     "running": "claimed by a worker until lease_until",
     "done": "the answer is final, and its legs are stored",
-    "empty": "no leg came within the time that an ID is waited for",
+    "empty": "no legs came within CDR_SYNC_EMPTY_FOR",
     "dead": "given up; last_error_kind says why, and `cdr-sync requests retry` replays it",
     "cancelled": "a person took it out of the queue",
 }

@@ -196,7 +196,7 @@ def findings_of(since: datetime, until: datetime) -> Select[Any]:
 
 
 def count_missing_legs(connection: Connection, since: datetime, until: datetime) -> int:
-    """How many legs of a period a later answer no longer held. The views leave them out."""
+    """How many legs of a period a later answer no longer contained. The views leave them out."""
     legs = select(func.count()).where(
         _leg.missing_since.is_not(None), is_within(_leg.call_time, since, until)
     )

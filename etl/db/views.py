@@ -26,7 +26,7 @@ from sqlalchemy import (
 from etl.db.dialects import ExactText, Instant, Money
 from etl.db.tables import column
 
-# Apart from that of the tables, because Alembic would take a view in there for a table.
+# Separate from that of the tables, because Alembic would treat a view there as a table.
 view_metadata = MetaData()
 
 
@@ -84,7 +84,7 @@ calls = Table(
         "only if rate is one: see rate_evidence",
     ),
     column("legs_without_rate", BigInteger, "Legs whose rate is null, which billed_rate_total leaves out"),
-    comment="One row per request with legs. Legs that a later answer no longer held are left out",
+    comment="One row per request with legs. Legs that a later answer no longer contained are left out",
 )
 
 
@@ -168,8 +168,8 @@ data_quality = Table(
         ExactText(64),
         "Number or agent ID called, as sent; null where the finding is the request's, or if none",
     ),
-    column("detail", Text, "What was found, in words that hold no phone number"),
-    comment="One row per finding: what is odd about stored data. The other views are not changed by it",
+    column("detail", Text, "What was found, in words without any phone number"),
+    comment="One row per finding: what is odd about stored data. Findings do not change the other views",
 )
 
 rate_evidence = Table(
@@ -194,7 +194,7 @@ rate_evidence = Table(
         "balance_fall",
         Money,
         "Account currency; balance_before less balance: the charge of this leg, and of whatever else "
-        "the account was charged for in between; null if one of them is",
+        "the account was charged for in between; null if either is unknown",
     ),
     column("rate", Money, "Account currency; what balance_fall is if rate is the charge for the leg"),
     column(
@@ -204,7 +204,7 @@ rate_evidence = Table(
         "rate_times_minutes",
         Money,
         "Account currency; rate times started_minutes: what balance_fall is if rate is the price of "
-        "a minute; null if one of them is",
+        "a minute; null if either is unknown",
     ),
     comment="What the balance says about the meaning of rate, leg by leg. Compare where started_minutes is 2 "
     "or more. Other calls of the account, and top-ups, fall in between: single rows prove nothing",

@@ -3,7 +3,7 @@
 It is a transport adapter for requests, in place of the one that ends in urllib3 and http.client. Those take a
 `103 Early Hints` for the answer, so that the answer itself is read for the *next* request. Nothing in an
 answer names its request, so here a connection is used again only if exactly one answer was read from it and
-not a byte follows. Whatever is odd closes it.
+not a byte follows. Anything unexpected closes it.
 
 Their time-outs hold for each step, so a server that sends a byte now and then keeps a call for hours. Here
 all steps share one deadline: name, connect, TLS, tunnel, request, every interim answer, headers, body.
@@ -250,7 +250,7 @@ def _open_socket(host: str, port: int, ends_at: float) -> socket.socket:
 
 
 def _look_up(host: str, port: int, ends_at: float) -> list[tuple[int, Any]]:
-    """The addresses of a host, each once. A resolver that does not answer is left behind with its thread."""
+    """The addresses of a host, each once. A resolver that does not answer is abandoned with its thread."""
     found: list[Any] = []
     problems: list[Exception] = []
 
@@ -455,7 +455,7 @@ class _Connection:
             yield from self._exactly(size)
             if self._line():
                 raise BrokenAnswerError("a chunk of its body has another size than it says")
-        self._read_headers()  # trailers, which nobody asked for
+        self._read_headers()  # trailers, which are not used
 
     def _exactly(self, length: int) -> Iterator[bytes]:
         while length:

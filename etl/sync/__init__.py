@@ -1,5 +1,6 @@
-"""THE JOB: claim → ask → decide → store and settle. The one subject that knows both rules and tables.
+"""The job: claim, fetch, decide, settle.
 
-`job` is the coordinator, which alone talks to the database; `asking` are the threads that alone talk to the
-API; `desk` judges what they bring for one account; `settling` stores it, fenced, in one transaction.
+`run` is the coordinator, the only thread that uses the database. The threads of `fetching` are the only ones
+that call the API. `account` judges their results for one account. `claim` and `settle` are the two parts of a
+transaction, and `ledger` is the run's row in the database.
 """

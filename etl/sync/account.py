@@ -21,7 +21,7 @@ CANARY_SECONDS = 30.0  # how often the canary is published, in a row that all ma
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What an account has room for: claims, and permits for calls of claims in hand that wait for one."""
+    """How many requests an account may claim, and how many of its calls wait for a permit."""
 
     claims: int
     permits: int = 0
@@ -31,7 +31,7 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What an account got."""
+    """What was claimed for an account, and the permits that it got."""
 
     requests: Sequence[ClaimedRequest] = ()
     is_exhausted: bool = False  # nothing more is due
@@ -87,7 +87,7 @@ class AccountRun:
         self._published = AccountUpdate()
         self._canary_published_at = float("-inf")
 
-    # What the run asks
+    # State that the run reads
 
     @property
     def problem(self) -> Problem | None:
@@ -124,7 +124,7 @@ class AccountRun:
             return max(0, (1 if self._breaker.is_half_open else SLOW_START) - in_flight)
         return 2 * self._workers - in_flight if in_flight <= self._workers else 0
 
-    # What the run brings
+    # Events that the run reports
 
     def note_elsewhere(self, *, is_breaker_open: bool, is_paused: bool) -> None:
         """Take over what other machines learned about the account."""
@@ -139,7 +139,7 @@ class AccountRun:
         self._is_exhausted = self._is_exhausted or claimed.is_exhausted
 
     def hand_out(self, claimed: Claimed) -> None:
-        """Have claimed requests asked for, and let waiting calls through."""
+        """Hand claimed requests to the threads, and grant permits to waiting calls."""
         if claimed.permits and self._permits is not None:
             self._permits.grant(claimed.permits)
         for request in claimed.requests:
@@ -173,11 +173,11 @@ class AccountRun:
         return self.give_back() if is_stopping else self._apply(self._breaker.judge(is_last=self._is_last))
 
     def give_back(self) -> list[Fetched]:
-        """Give back what no thread has begun with, and the failures that are held."""
-        unbegun = self._fetchers.take_back()
-        if any(isinstance(request, Canary) for request in unbegun):
+        """Give back what no thread has started, and the failures that are held."""
+        unstarted = self._fetchers.take_back()
+        if any(isinstance(request, Canary) for request in unstarted):
             self._breaker.forget_canary()
-        return self._given_back([*unbegun, *(failure.request for failure in self._breaker.release())])
+        return self._given_back([*unstarted, *(failure.request for failure in self._breaker.release())])
 
     def give_back_all(self) -> list[Fetched]:
         """Give back everything, requests in flight included: their answers are not used any more."""
@@ -196,7 +196,7 @@ class AccountRun:
         self.stop_waiting()
         self._fetchers.close()
 
-    # What other machines are to know
+    # What is published to other machines
 
     def unpublished(self, now: float, *, is_closing: bool = False) -> AccountUpdate:
         """What was learned and not published yet; the canary only now and then, and at the end.
@@ -216,7 +216,7 @@ class AccountRun:
         )
 
     def note_published(self, update: AccountUpdate, now: float) -> None:
-        """Note what is committed of an update."""
+        """Note the part of an update that is committed."""
         if update.canary is not None:
             self._canary_published_at = now
         if update.closes_breaker:
@@ -229,7 +229,7 @@ class AccountRun:
             pause_seconds=update.pause_seconds or known.pause_seconds,
         )
 
-    # How it decides
+    # Decisions
 
     @property
     def _is_last(self) -> bool:
@@ -245,7 +245,7 @@ class AccountRun:
 
     def _receive_canary(self, fetched: Fetched, *, is_stopping: bool) -> list[Fetched]:
         error = fetched.error if isinstance(fetched, Failed) else None
-        # A crash of our own accuses nobody; a pause or a missing permit says nothing about the API.
+        # A crash of our own, a pause and a missing permit say nothing about the API or the credentials.
         if isinstance(fetched, Crashed | NotAsked) or self._asks_for_pause(error):
             self._is_closed = True
             self._breaker.forget_canary()

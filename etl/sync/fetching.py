@@ -1,7 +1,7 @@
 """Fetching: the threads that send requests to the API and parse what it answers. They use no database.
 
-Each thread lives as long as the run and owns one HTTP connection. It hands back what came of every request,
-failures and crashes included, so nothing in hand is ever lost.
+Each thread lives as long as the run and owns one HTTP connection. It returns a result for every request,
+failures and crashes included, so no claim is ever lost.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No valid answer; of several tries, the last one counts. Status and body are there if an answer was."""
+    """No valid answer; of several tries, the last one counts. An answer sets status and body."""
 
     request: Request
     timing: Timing
@@ -92,7 +92,7 @@ class Crashed:
 
 @dataclass(frozen=True, slots=True)
 class NotAsked:
-    """No call was made, or what came of it says nothing about the request: its claim is given back."""
+    """No call was made, or its result says nothing about the request: the claim is given back."""
 
     request: Request
     timing: Timing = Timing()
@@ -139,7 +139,7 @@ def fetch(
     permit: Callable[[], bool] = lambda: True,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Fetched:
-    """Ask for one request, as often as `retry` allows, and return what came of it.
+    """Ask for one request, as often as `retry` allows, and return the result.
 
     If the API repeats the secret, it is removed from the body before anything is read from it.
 
@@ -194,7 +194,7 @@ def fetch(
 
 
 class Fetchers:
-    """The threads of one account. What comes of each request goes into one queue of the run."""
+    """The threads of one account. All results go into one queue of the run."""
 
     def __init__(
         self, workers: int, results: SimpleQueue[Fetched | None], make_fetcher: Callable[[], FetchOne]
@@ -217,7 +217,7 @@ class Fetchers:
             thread.start()
 
     def take_back(self) -> list[Request]:
-        """Take back what no thread has begun with."""
+        """Take back what no thread has started."""
         taken: list[Request] = []
         while True:
             try:

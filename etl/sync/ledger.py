@@ -62,7 +62,7 @@ class Ledger:
         )
 
     def transact(self, work: Callable[[Connection], T], counts_of: Callable[[T], Mapping[str, int]]) -> T:
-        """Do something in one transaction and count it; done once, even if the reply to the commit is lost.
+        """Run and count `work` in one transaction. It takes effect once, even if the commit reply is lost.
 
         Args:
             work: what to do; done again for each try.

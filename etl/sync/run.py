@@ -52,7 +52,7 @@ MakeFetcher = Callable[[Account, Callable[[], bool]], FetchOne]  # its calls wai
 
 @dataclass(slots=True)
 class _Transaction:
-    """What one transaction came to."""
+    """The result of one transaction."""
 
     counts: Counter[str] = field(default_factory=Counter)
     settled: Sequence[Settled] = ()
@@ -187,7 +187,7 @@ class Run:
     # When to stop
 
     def _wake(self) -> None:
-        """Let the coordinator look round; safe in a signal handler."""
+        """Wake the coordinator; safe in a signal handler."""
         self._results.put(None)
 
     def _is_ending(self) -> bool:
@@ -208,7 +208,7 @@ class Run:
         return self._stopped_at is not None and self._monotonic() - self._stopped_at >= DRAIN_SECONDS
 
     def _stopped(self) -> list[Fetched]:
-        """Give back what no thread has begun with, and what cannot be judged any more."""
+        """Give back what no thread has started, and what cannot be judged any more."""
         for account in self._accounts.values():
             account.stop_waiting()
         return [given_back for account in self._accounts.values() for given_back in account.give_back()]
@@ -353,7 +353,7 @@ class Run:
         return published
 
     def _follow(self, done: _Transaction) -> None:
-        """Act on what a transaction came to: hand out what it claimed, and wait as it says."""
+        """Act on the result of a transaction: hand out its claims, and note how long the rate limit waits."""
         # All claims are noted before anything can fail, so that they are given back then.
         for name, claimed in done.claimed.items():
             self._accounts[name].note_claimed(claimed)
@@ -426,7 +426,7 @@ def run_sync(
 
 
 def _fetcher_maker(settings: Settings, stop: Stop) -> MakeFetcher:
-    """Make each thread's way of fetching; the patience is shared by all threads."""
+    """Return a function that makes the fetcher of a thread; all threads share one `Patience`."""
     timeout = settings.request_timeout.total_seconds()
 
     @cache

@@ -1,6 +1,6 @@
-"""Settle: one transaction that stores what answers hold and decides what becomes of their requests.
+"""Settle: one transaction that stores what answers contain and decides what becomes of their requests.
 
-Gather what is still ours and what is stored, decide by the rules, apply. The fence comes first: of a claim
+Gather what is still ours and what is stored, decide by the rules, apply. The fence comes first: for a claim
 that is no longer ours, nothing is written.
 """
 
@@ -117,7 +117,7 @@ def settle(
 
 
 def as_unstorable(fetched: Fetched, error: Exception, *, keeps_body: bool = True) -> Fetched:
-    """The same request, after the database rejected what its answer holds."""
+    """The same request, after the database rejected a value of its answer."""
     if not isinstance(fetched, Answered | Failed):
         return fetched
     reason = " ".join(str(getattr(error, "orig", error)).split())

@@ -1,4 +1,4 @@
-"""Stopping: a signal asks for it, and everything that waits looks here."""
+"""Stopping: signals set it, and everything that waits checks it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 
 class Stop:
-    """A wish to stop: once to finish what is on its way, twice to give it back and leave."""
+    """A request to stop: the first signal lets calls in progress finish, the second gives them back."""
 
     def __init__(self) -> None:
         self.event = threading.Event()  # what waiting threads look at; set by the coordinator
@@ -35,8 +35,8 @@ class Stop:
 def stop_on_signals() -> Iterator[Stop]:
     """Let SIGINT and SIGTERM ask for a stop while this lasts.
 
-    After a stop that was asked for, they are not heard any more: there is nothing in hand, and the process is
-    about to end. Python's own answer would be a traceback out of its shutting down.
+    After a stop that was asked for, they are ignored: no claim is left, and the process is about to end.
+    Python's default would be a traceback during its shutdown.
     """
     stop = Stop()
 
@@ -53,7 +53,7 @@ def stop_on_signals() -> Iterator[Stop]:
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise an exception as SIGINT does, so that whatever is to be closed up still is."""
+    """Let SIGTERM raise an exception as SIGINT does, so that `finally` blocks still run."""
 
     def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         sys.exit(128 + number)

@@ -187,7 +187,7 @@ def columns_of_its_claim() -> Sequence[sa.Column[Any]]:
         column(
             "last_error_kind", sa.String(32), "Why the last claim failed, one stable word; null if it did not"
         ),
-        column("last_error", sa.Text(), "The same in a sentence; never holds a secret"),
+        column("last_error", sa.Text(), "The same in a sentence; never contains a secret"),
         column("last_http_status", sa.Integer(), "HTTP status of the last answer; null if none came"),
         instant("enqueued_at", "UTC; when it was enqueued"),
         instant("updated_at", "UTC; last change of this row"),
@@ -250,7 +250,7 @@ def columns_of_call_legs() -> Sequence[sa.Column[Any]]:
         required("revision", sa.Integer(), "1, and +1 at every change of content"),
         instant("first_seen_at", "UTC; first stored"),
         instant("updated_at", "UTC; last change of this row"),
-        column("missing_since", INSTANT, "UTC; a later answer no longer held this leg; else null"),
+        column("missing_since", INSTANT, "UTC; a later answer no longer contained this leg; else null"),
         column("run_id", sa.BigInteger(), "sync_runs.id of the run that changed this row last"),
     )
 
@@ -360,7 +360,7 @@ def create_backfills() -> None:
         required("label", exact_text(255), "The batch of its requests"),
         instant("created_at", "UTC; when it was started"),
         column("marked_at", INSTANT, "UTC; when all its requests were marked; null before that"),
-        required("selection", sa.JSON(), "By what it was selected: options and their values"),
+        required("selection", sa.JSON(), "What was selected: options and their values"),
         count("selected", "Requests selected so far; those no longer in the batch moved to another one"),
         sa.PrimaryKeyConstraint("label", name="pk_backfills"),
         comment="One row for every backfill; the requests of its batch show its progress",

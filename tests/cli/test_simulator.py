@@ -35,11 +35,11 @@ def test_wrong_shares_of_scenarios_are_a_mistake(new_operator, spec, named):
 def test_the_simulator_runs_until_it_is_stopped_and_says_how_to_use_it(new_operator):
     process = new_operator.start("simulator", "--port", 0, "--faults", "none=1")
     lines = [process.stdout.readline().decode() for _ in range(2)]
-    told = subprocess.run(
+    printed = subprocess.run(
         ["/bin/sh"], input=f"{''.join(lines)}env", capture_output=True, text=True, check=True
     )
     names = ("CDR_SYNC_API_URL", "PIOPIY_APP_ID", "PIOPIY_SECRET")
-    settings = dict(line.split("=", 1) for line in told.stdout.splitlines() if line.startswith(names))
+    settings = dict(line.split("=", 1) for line in printed.stdout.splitlines() if line.startswith(names))
     ours = new_operator.type("fetch", "x", **settings)
     stats = settings["CDR_SYNC_API_URL"].replace("/v1/piopiy/requestid_cdr", "/stats")
     with urllib.request.urlopen(stats, timeout=10) as answer:  # noqa: S310 (an address of our own)

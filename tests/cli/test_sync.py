@@ -19,7 +19,7 @@ from support.commands import (
 from support.operators import finish, true_legs, wait_until
 
 
-def test_a_run_tells_all_that_it_did_in_one_document_that_adds_up(operator, simulator):
+def test_a_run_prints_all_that_it_did_as_one_document_that_adds_up(operator, simulator):
     done = ("answered-1", "several_b-1", "missed-1", "flaky_500-1")
     operator.type("enqueue", *done, "none-1", "in_progress-1", "malformed_money-1", "rejected-1")
     result = operator.type("sync", "--json")
@@ -108,7 +108,7 @@ def test_only_the_batch_and_the_account_asked_for_are_worked_on(operator):
     assert operator.rows("SELECT request_id FROM cdr_requests WHERE state = 'done'") == [("answered-1",)]
 
 
-def test_a_time_limit_ends_a_run_with_nothing_held_and_nobody_alarmed(operator, simulator):
+def test_a_time_limit_ends_a_run_with_nothing_held_and_nothing_logged(operator, simulator):
     simulator.latency = 0.05
     operator.type("enqueue", *(f"answered-{number}" for number in range(200)))
     result = operator.type("sync", "--time-limit", "0.6s", "--workers", 2, "--json")
@@ -123,7 +123,7 @@ def test_a_time_limit_ends_a_run_with_nothing_held_and_nobody_alarmed(operator, 
     assert operator.rows("SELECT DISTINCT attempts FROM cdr_requests WHERE state = 'pending'") == [(0,)]
 
 
-def test_what_a_stranger_enqueued_is_told_of_and_left_alone(operator):
+def test_requests_of_an_unconfigured_account_are_reported_and_left_alone(operator):
     operator.type("enqueue", "answered-1", "--account", "sales")
     result = operator.type("sync")
 
@@ -149,7 +149,7 @@ def test_failures_that_will_be_retried_are_no_reason_to_wake_anybody(operator):
     ]
 
 
-def test_a_dead_request_is_told_of_with_what_to_type(operator):
+def test_a_dead_request_is_reported_with_the_command_to_type(operator):
     operator.type("enqueue", "answered-1", "malformed_money-1")
     result = operator.type("sync")
     line = json.loads(result.stderr)
@@ -195,7 +195,7 @@ def test_refused_credentials_are_77_and_use_no_attempt(operator, simulator, form
     assert simulator.unauthorized_calls < 10
 
 
-def test_an_api_that_nobody_listens_at_is_69(operator):
+def test_an_api_that_refuses_connections_is_69(operator):
     operator.type("enqueue", *(f"answered-{number}" for number in range(10)))
     result = operator.type("sync", CDR_SYNC_API_URL="http://127.0.0.1:9/", CDR_SYNC_TRIES="1")
 

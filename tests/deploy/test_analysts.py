@@ -21,10 +21,10 @@ from etl.db.views import VIEWS
 
 TOP = Path(__file__).parents[2]
 GUIDE = (TOP / "docs" / "operate.md").read_text()
-NAME, PASSWORD = "somebody_who_looks", "look-only"
+NAME, PASSWORD = "command_who_looks", "look-only"
 READABLE = {call_legs.name, "alembic_version", *(view.name for view in VIEWS)}
 LOOK = "SELECT * FROM {}"
-# What nobody but the owner may do; as the owner, each of them works.
+# What only the owner may do; as the owner, each of them works.
 FORBIDDEN = [
     "SELECT lease_token, done_token FROM cdr_requests",
     *map(LOOK.format, sorted({*metadata.tables} - READABLE)),
@@ -136,7 +136,7 @@ def refusal(engine, statement):
     """What the database says against a statement; None where it does it."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         if engine.dialect.name == "postgresql":
-            # Whoever means it turns the default off: what must hold are the grants.
+            # A user can turn the default off: what must hold are the grants.
             connection.execute(text("SET default_transaction_read_only = off"))
         try:
             connection.execute(text(statement))
@@ -161,10 +161,10 @@ def test_an_analyst_can_read_only_views_and_legs(analyst, database):
 
 
 def test_an_analyst_can_export_and_gets_one_line_about_what_only_the_owner_can_do(analyst, tmp_path):
-    somebody = Operator(tmp_path)
+    command = Operator(tmp_path)
     url = {"CDR_SYNC_DATABASE_URL": analyst.url.render_as_string(hide_password=False)}
-    exported = somebody.type("export", "calls", **url)
-    refused = [somebody.type(*words, **url) for words in (["report"], ["status"], ["enqueue", "three"])]
+    exported = command.type("export", "calls", **url)
+    refused = [command.type(*words, **url) for words in (["report"], ["status"], ["enqueue", "three"])]
 
     assert (exported.exit_code, len(exported.stdout.splitlines())) == (0, 2)
     assert [(result.exit_code, result.output.count("\n")) for result in refused] == [(69, 1)] * 3

@@ -46,7 +46,7 @@ def test_no_shell_stands_between_a_signal_and_a_run():
     assert words["CMD"] == ["--help"]
 
 
-def test_a_run_is_no_root_and_writes_no_bytecode():
+def test_a_run_is_not_root_and_writes_no_bytecode():
     final = dict(instructions(1))
 
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", final["USER"])

@@ -290,7 +290,7 @@ FROM generate_series(1, 26280) AS number, (VALUES ('a'), ('b')) AS legs (leg)
 
 @pytest.fixture(scope="module")
 def plan_of(filled):
-    """A function that tells how PostgreSQL would answer where there is a year of calls."""
+    """A function that shows how PostgreSQL would answer where there is a year of calls."""
     look = Look(filled.now() - timedelta(days=2), filled.now())
     with filled.engine.connect() as connection:
         connection.exec_driver_sql(A_YEAR)

@@ -111,7 +111,7 @@ def test_the_secrets_are_files_that_a_run_can_use(site, pod, container):
     assert site.states() == {"done": 1, "dead": 1}
 
 
-def test_the_migrations_are_run_by_the_way_that_it_tells(job):
+def test_the_migrations_are_run_as_its_comments_say(job):
     place, arguments = re.search(r"jq '\.spec\.(template\S+) = (\[.*?\])'", PATH.read_text()).groups()
     changed = copy.deepcopy(job)
     for name in re.findall(r"\w+", place)[:-2]:

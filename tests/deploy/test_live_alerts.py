@@ -101,7 +101,7 @@ class Watch:
 def watch(tmp_path_factory):
     with ExitStack() as closing:
         watch = Watch(tmp_path_factory.mktemp("watch"), closing)
-        watch.wait_for("CdrSyncNoRun", "CdrSyncNoSuccess")  # nobody tells anything yet
+        watch.wait_for("CdrSyncNoRun", "CdrSyncNoSuccess")  # no machine has reported a run
         yield watch
 
 
@@ -155,7 +155,7 @@ def test_runs_that_came_to_an_end_are_missed_until_they_come_again(job, watch):
     watch.wait_for()
 
 
-def test_an_api_that_is_down_is_told_of_until_it_works_again(job, watch, simulator):
+def test_an_api_that_is_down_alerts_until_it_works_again(job, watch, simulator):
     run_a_while_ago(job)
     enqueue_long_due(job, *(f"answered-{number}" for number in range(9)))
     simulator.outage = "error_503"
@@ -166,7 +166,7 @@ def test_an_api_that_is_down_is_told_of_until_it_works_again(job, watch, simulat
     watch.wait_for()
 
 
-def test_refused_credentials_are_told_of_until_they_are_right(job, watch, simulator):
+def test_refused_credentials_alert_until_they_are_right(job, watch, simulator):
     run(job)
     job.type("enqueue", *(f"answered-{number}" for number in range(9)))
     simulator.secret = "another"
@@ -177,7 +177,7 @@ def test_refused_credentials_are_told_of_until_they_are_right(job, watch, simula
     watch.wait_for()
 
 
-def test_requests_that_died_are_told_of_for_a_while_and_the_job_goes_on(job, watch):
+def test_dead_requests_alert_for_a_while_and_the_job_goes_on(job, watch):
     run(job)
     watch.wait_for()
     job.type("enqueue", "answered-1", "malformed_money-1")
@@ -189,7 +189,7 @@ def test_requests_that_died_are_told_of_for_a_while_and_the_job_goes_on(job, wat
     assert job.states() == {"done": 1, "dead": 1}
 
 
-def test_a_run_of_minutes_is_told_of_until_one_is_short_again(job, watch):
+def test_a_run_of_minutes_alerts_until_one_is_short_again(job, watch):
     run(job)
     watch.wait_for()
     run_by_clock(job, hurried(HURRY))

@@ -41,8 +41,8 @@ class WrongClock:
         self.file = folder / "offset"
         self.set(0)
         if deceives_all and FAKETIME.exists():
-            told = {"FAKETIME_TIMESTAMP_FILE": str(self.file), "FAKETIME_NO_CACHE": "1"}
-            self.environment = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_DONT_FAKE_MONOTONIC": "1", **told}
+            faked = {"FAKETIME_TIMESTAMP_FILE": str(self.file), "FAKETIME_NO_CACHE": "1"}
+            self.environment = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_DONT_FAKE_MONOTONIC": "1", **faked}
         else:
             (folder / "sitecustomize.py").write_text(PATCH.format(offset=str(self.file)))
             self.environment = {"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}

@@ -1,4 +1,4 @@
-"""Others at work in the same database: whoever is in the way is waited for, or else all is done again."""
+"""Conflicts with other sessions of the database: wait for their locks, or repeat the whole transaction."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def upsert(engine, request_ids, duration):
 
 
 def upsert_in_opposite_orders(site):
-    """Two upserts meet at the row in the middle, which is kept until both have begun; tells their errors."""
+    """Two upserts meet at the middle row, which is locked until both have begun; returns their errors."""
     upsert(site.engine, "amz", 1)
     there, back = (lambda: upsert(site.engine, "amz", 2)), (lambda: upsert(site.engine, "zma", 3))
     with site.engine.begin() as keeper:
@@ -71,7 +71,7 @@ def upsert_in_opposite_orders(site):
 
 def wait_for_blocked(site, count):
     if site.database_kind == "sqlite":
-        a_moment(0.2)  # it tells nobody who waits
+        a_moment(0.2)  # SQLite does not show who waits
     else:
         wait_until(lambda: len(site.blocked()) == count)
 
@@ -219,7 +219,7 @@ def a_long_read(site):
 
 
 @pytest.mark.fault(36)
-def test_a_read_that_lasts_as_long_as_the_run_is_in_nobodys_way(site):
+def test_a_read_that_lasts_as_long_as_the_run_blocks_no_writer(site):
     site.fill(100)
     with a_long_read(site) as pending:
         before = pending()

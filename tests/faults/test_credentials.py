@@ -1,4 +1,4 @@
-"""Credentials that are refused: told once, after few calls, and made good by one run once they are mended."""
+"""Rejected credentials: reported once, after few calls; once they are right, one run does everything."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_wrong_credentials_with_a_thousand_due_cost_few_calls_and_no_attempt(sit
     unauthorized = site.simulator.unauthorized_calls
     mended = site.run("sync")
 
-    assert (no_secret.code, no_secret.stdout, no_secret.events) == (77, "", [told("HTTP status 404")])
-    assert (no_id.code, no_id.stdout, no_id.events) == (77, "", [told("code 404 in the body")])
+    assert (no_secret.code, no_secret.stdout, no_secret.events) == (77, "", [report_of("HTTP status 404")])
+    assert (no_id.code, no_id.stdout, no_id.events) == (77, "", [report_of("code 404 in the body")])
     assert untouched
     assert 0 < sum(calls) == unauthorized <= 2 * FEW
     assert (mended.code, mended.all) == (0, "")
@@ -33,7 +33,7 @@ def test_wrong_credentials_with_a_thousand_due_cost_few_calls_and_no_attempt(sit
     site.report(f"exit 77 twice after {unauthorized} calls, no attempt used, then all in one run")
 
 
-def told(how):
+def report_of(how):
     return (
         f"PIOPIY rejects the credentials of account 'default' ({how}: 'Invalid app id or secret'). Check its "
         "app ID and secret: `cdr-sync doctor` tries them. All requests were given back; no attempt was used."

@@ -1,4 +1,4 @@
-"""Disks that are full, files that are read-only or broken: one line tells, and nothing is lost."""
+"""Disks that are full, files that are read-only or broken: one line reports it, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_all_is_done_once_there_is_room
 
 @contextlib.contextmanager
 def immutable(file):
-    """Nobody may write the file, root included, who is held up by no mode bits."""
+    """No user may write the file, not even root, whom mode bits do not stop."""
     if os.geteuid() != 0:
         file.chmod(0o400)
         yield

@@ -36,7 +36,7 @@ def freeze_with_answers_in_hand(site, **environment):
 
 
 def freeze_past_the_lease(site, freeze, **environment):
-    """Freeze a worker, let another one finish everything, and wake it; what it ended with, and its lot."""
+    """Freeze a worker, let another one finish everything, and wake it; returns its result and requests."""
     site.enqueue("answered-known")
     site.sync()  # so that a request is known to be good
     site.fill(20)

@@ -59,7 +59,7 @@ def test_ids_that_differ_in_case_blanks_or_characters_are_different_requests(sit
 
 
 def is_waiting(site, process):
-    """Whether a process has come to its database; SQLite tells nobody more."""
+    """Whether a process has come to its database; SQLite shows no more."""
     path, files = sqlite_path(site.url), Path(f"/proc/{process.pid}/fd").iterdir()
     try:
         return any(file.is_symlink() and file.readlink() == path for file in files)

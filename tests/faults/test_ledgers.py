@@ -58,7 +58,7 @@ def test_a_count_that_the_product_forgets_is_found(site, monkeypatch, count):
 
 @pytest.mark.databases("sqlite")
 @pytest.mark.untrue_ledger("it is falsified")
-def test_a_request_that_was_taken_back_from_nobody_is_found(site):
+def test_a_reclaimed_request_without_a_dead_worker_is_found(site):
     work_off(site)
     site.change("answered-1", reclaims=1)
 
@@ -66,7 +66,7 @@ def test_a_request_that_was_taken_back_from_nobody_is_found(site):
 
 
 @pytest.mark.databases("sqlite")
-def test_runs_show_tells_what_a_killed_run_left_behind_and_what_became_of_that(site):
+def test_runs_show_prints_the_unfinished_claims_of_a_killed_run_and_their_fate(site):
     site.fill(40)
     killed = finish(site.start_sabotaged("after-claim-commit", "KILL", "sync"))
     shown = [site.type("runs", "show", 1)]

@@ -1,4 +1,4 @@
-"""Connections to a server that break: nothing is lost or asked twice, no wait is endless, one line tells."""
+"""Broken connections to a server: nothing is lost or fetched twice, no wait is endless, one line reports it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.databases("postgresql", "mariadb")
 
 IN_HAND = 16  # twice the threads of a run
 COMMIT = {"postgresql": b"COMMIT\0", "mariadb": b"\x03COMMIT"}  # "READ COMMITTED" is none
-DONE = {"postgresql": b"COMMIT\0", "mariadb": b"\0\0\0"}  # as the server tells it
+DONE = {"postgresql": b"COMMIT\0", "mariadb": b"\0\0\0"}  # as the server reports it
 KILL = {"postgresql": "SELECT pg_terminate_backend({})", "mariadb": "KILL {}"}
 
 

@@ -1,4 +1,4 @@
-"""Many workers at once: each request is asked for once, and nobody waits for, or starves, anybody else."""
+"""Many workers at once: each request is fetched once, and no worker blocks or starves another one."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ SHORT_LEASE = {"CDR_SYNC_LEASE": "0.5s", "CDR_SYNC_REQUEST_TIMEOUT": "0.25s"}
     "place",
     ["before-claim-commit", "before-settle-commit"],
 )
-def test_a_worker_that_froze_in_its_transaction_keeps_nobody_from_the_rest(site, place):
+def test_a_worker_that_froze_in_its_transaction_does_not_block_the_other_requests(site, place):
     site.fill(40)
     frozen = site.start_sabotaged(place, "STOP", "sync", **SHORT_LEASE)
     wait_until(lambda: is_frozen(frozen))

@@ -101,7 +101,7 @@ def test_an_api_that_cannot_be_connected_to_is_down_and_no_requests_failure(site
 
 
 @pytest.mark.fault(28)
-def test_one_call_in_three_that_fails_is_no_outage(site):
+def test_one_failed_call_in_three_is_not_an_outage(site):
     site.enqueue(*itertools.chain(numbered("answered", 80), numbered("flaky_500", 40)))
     summaries = site.work_off()
 
@@ -122,7 +122,7 @@ KINDS = {
 
 
 @pytest.mark.fault(28)
-def test_thirty_requests_among_a_thousand_that_fail_for_ever_cost_the_others_nothing(site):
+def test_thirty_requests_among_a_thousand_that_always_fail_cost_the_others_nothing(site):
     bad = [name for kind in KINDS for name in numbered(kind, 5)]
     good = numbered("answered", 970)
     site.enqueue(*good[:30], *itertools.chain(*((name, *good[30::30][:3]) for name in bad)), *good)
@@ -147,7 +147,7 @@ def test_thirty_requests_among_a_thousand_that_fail_for_ever_cost_the_others_not
 
 @pytest.mark.fault(28)
 @pytest.mark.parametrize("scenario", ["error_500", "not_found_body"])
-def test_the_oldest_requests_may_fail_for_ever_where_nothing_is_known_yet(site, scenario):
+def test_the_oldest_requests_may_always_fail_if_nothing_is_known_yet(site, scenario):
     site.enqueue(*numbered(scenario, 12), *numbered("answered", 60))
     first, second = (site.sync(site.settings(retry_delay=600)) for _ in range(2))
 
@@ -159,7 +159,7 @@ def test_the_oldest_requests_may_fail_for_ever_where_nothing_is_known_yet(site, 
 
 @pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("scenario", ["error_500", "not_found_body"])
-def test_the_newest_request_may_fail_for_ever_too(site, scenario):
+def test_the_newest_request_may_always_fail_too(site, scenario):
     site.enqueue(*numbered(scenario, 12), *numbered("answered", 60), f"{scenario}-newest")
     for _ in range(20):
         site.sync()

@@ -81,7 +81,7 @@ def test_a_retry_after_that_asks_for_no_pause_is_a_failure_like_any_other(site, 
     assert {summary.exit_code for summary in summaries} <= {0, 65}
     assert site.account()["paused_until"] is None
     assert not site.is_breaker_open()
-    site.report(f"{form}: the request's own failure; nobody else waits")
+    site.report(f"{form}: the request's own failure; no other request waits")
 
 
 @pytest.mark.fault(25)

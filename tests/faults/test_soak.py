@@ -33,7 +33,7 @@ def test_after_a_storm_of_injuries_nothing_is_lost_and_nothing_doubled(database_
 
 @pytest.mark.heavy
 @pytest.mark.databases("sqlite")
-def test_negative_control_without_the_fence_a_soak_tells_of_violations(database_kind):
+def test_negative_control_without_the_fence_a_soak_reports_violations(database_kind):
     """By chance no frozen worker may come back in time: then another storm is tried."""
     storms = (
         soak(database_kind, "--seconds", 8, "--seed", seed, "--without", "fence") for seed in range(1, 7)

@@ -137,7 +137,7 @@ def test_a_second_signal_gives_everything_back_at_once(site):
 
 
 @pytest.mark.fault(33)
-def test_somebody_who_keeps_pressing_ctrl_c_disturbs_neither_the_giving_back_nor_the_ledger(site):
+def test_pressing_ctrl_c_again_and_again_disturbs_neither_the_giving_back_nor_the_ledger(site):
     site.simulator.outage = "stall_headers"
     site.fill(40)
     process = site.start("sync")

@@ -120,7 +120,7 @@ def test_of_two_answers_in_one_batch_only_that_of_the_present_claim_counts(datab
 
 
 @pytest.mark.fault(6)
-def test_a_zombie_whom_nobody_missed_settles_as_ever(database, queue):
+def test_a_zombie_whose_claim_was_not_reclaimed_settles_as_usual(database, queue):
     database.enqueue("one")
     (request,) = queue.claim()
     expire(database, "one")
@@ -132,7 +132,7 @@ def test_a_zombie_whom_nobody_missed_settles_as_ever(database, queue):
 
 
 def overdue(database, queue):
-    """A claim whose lease ran out, and which nobody has taken back yet."""
+    """A claim whose lease ran out, and which is not reclaimed yet."""
     database.enqueue("one")
     (zombie,) = queue.claim()
     expire(database, "one")

@@ -120,14 +120,14 @@ def test_a_call_over_midnight_belongs_to_the_day_it_began(filled):
 
 
 def test_the_rows_cover_every_case(filled):
-    """Negative control: what the views are tried with holds every case that their rules tell apart."""
+    """Negative control: what the views are tried with contains every case that their rules distinguish."""
     _, legs = filled
     by_direction, by_country = (figures_by_day(calls_of(legs), *words) for words in VIEWS.values())
 
     assert {None, "inbound", "outbound", "internal"} == {row[2] for row in by_direction}
     assert {"??", "IN", "US"} <= {row[2] for row in by_country}
-    assert any(row[6] is None for row in by_direction if not row[4])  # nobody answered
-    assert any(row[6] is None for row in by_direction if row[4])  # nobody knows how long
+    assert any(row[6] is None for row in by_direction if not row[4])  # no call was answered
+    assert any(row[6] is None for row in by_direction if row[4])  # no duration is known
     assert any(row[6] is not None and row[10] for row in by_direction)  # of some
     assert any(row[8] is None for row in by_direction)  # no rate at all
     assert any(row[8] is not None and row[9] for row in by_direction)  # some without

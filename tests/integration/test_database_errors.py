@@ -1,4 +1,4 @@
-"""What an error of the database means: real errors of each database, told apart by their codes."""
+"""What an error of the database means: real errors of each database, distinguished by their codes."""
 
 from __future__ import annotations
 

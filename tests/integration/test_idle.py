@@ -61,5 +61,5 @@ def test_a_run_that_may_have_work_goes_the_usual_way(url, statement):
 
 
 @pytest.mark.parametrize("url", ["postgresql://127.0.0.1/x", "sqlite:////nowhere/cdr.sqlite3", "sqlite://"])
-def test_what_is_no_sqlite_file_goes_the_usual_way(url):
+def test_a_url_without_an_existing_sqlite_file_takes_the_usual_way(url):
     assert run_if_idle(url, ["default"], batch=None) is None

@@ -68,7 +68,7 @@ def test_all_of_a_long_reading_sees_one_instant(engine):
 
 @contextmanager
 def locked(url, seconds):
-    """Nobody can read legs for a while."""
+    """Legs cannot be read for a while."""
     engine = open_engine(url)
     with engine.connect() as holder:
         holder.execute(text(LOCK[url.partition(":")[0]]))

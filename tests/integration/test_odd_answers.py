@@ -97,7 +97,7 @@ ODDITIES = {
 
 
 class OddServer:
-    """Answers `odd` as it is told to, and every other request well; notes what was asked for."""
+    """Answers `odd` as configured, and every other request well; notes what was asked for."""
 
     def __init__(self, pieces_of):
         self.pieces_of = pieces_of

@@ -160,7 +160,7 @@ def test_negative_control_without_its_index_a_question_reads_the_whole_table(ful
     for question, (query, index) in QUESTIONS.items():
         if index is not None:
             with without(full, index) as connection:
-                # A text of its own, or SQLite's driver would tell the plan that it made before.
+                # A text of its own, or SQLite's driver would return the plan that it made before.
                 read[question] = whole_tables(full[1], plan_on(connection, full[1], f"{query} -- {index}"))
 
     assert all(read.values()), read

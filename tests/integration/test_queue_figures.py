@@ -21,7 +21,7 @@ def test_a_queue_without_anything_has_figures_too(system):
     assert (found.dead, found.breakers) == ({}, {})
 
 
-def test_the_figures_tell_how_the_queue_stands(system):
+def test_the_figures_show_the_state_of_the_queue(system):
     system.enqueue("answered-1")
     system.sync()
     system.enqueue("malformed_money-1")

@@ -75,7 +75,7 @@ def test_accounts_have_limits_of_their_own(spend, engine):
     assert allowance.calls == 1
 
 
-def test_a_clock_that_was_set_back_is_no_debt_of_hours(spend, engine):
+def test_a_clock_that_was_set_back_does_not_block_calls_for_hours(spend, engine):
     limit = SharedRateLimit(1)
     spend(limit, 1)
     in_an_hour = 10**6 * 4_000_000_000

@@ -193,11 +193,13 @@ def test_the_order_of_arrival_is_the_order_of_the_list(database):
     assert [row["request_id"] for row in database.rows(cdr_requests)] == listed
 
 
-def test_enqueueing_nothing_is_no_error(database):
+def test_enqueueing_nothing_is_not_an_error(database):
     assert database.enqueue() == 0
 
 
-def test_an_id_that_somebody_else_is_enqueuing_is_waited_for_and_not_counted(database, database_url, guard):
+def test_an_id_that_another_transaction_is_enqueueing_is_waited_for_and_not_counted(
+    database, database_url, guard
+):
     other = open_engine(database_url)
     counts = []
 
@@ -310,7 +312,7 @@ def test_settling_the_same_claim_again_loses_no_lease_and_changes_nothing(databa
     assert (database.request("one"), database.rows(cdr_responses)) == before
 
 
-def test_what_was_settled_before_and_claimed_by_others_since_is_no_lost_lease(database, claim, settled):
+def test_a_claim_that_was_settled_and_then_claimed_by_others_is_not_a_lost_lease(database, claim, settled):
     database.enqueue("one")
     (request,) = claim()
     settled(released(request))

@@ -180,7 +180,7 @@ def test_a_scenario_that_ends_well_is_done(every_scenario, scenario):
 
 
 @pytest.mark.parametrize("scenario", BROKEN)
-def test_a_scenario_that_fails_for_ever_is_dead_with_its_word(every_scenario, scenario):
+def test_a_scenario_that_always_fails_is_dead_with_its_error_kind(every_scenario, scenario):
     row = every_scenario.request(f"{scenario}-1")
 
     assert (row["state"], row["last_error_kind"]) == ("dead", KINDS[scenario])
@@ -355,7 +355,7 @@ def end_outage(simulator):
     [*((waiting, "not listening") for waiting in (1, 2, 4, 5, 6)), (2, "stall_headers"), (2, "error_503")],
 )
 def test_an_outage_uses_no_attempt_however_few_requests_wait_with_nothing_known_yet(system, waiting, outage):
-    """With fewer than five there is never a row of five failures, and without a canary nobody to ask."""
+    """With fewer than five there is never a row of five failures, and without a canary nothing to fetch."""
     system.enqueue(*numbered("answered", waiting))
     begin_outage(system.simulator, outage)
 
@@ -404,7 +404,7 @@ def test_an_outage_in_the_middle_of_a_run_gives_everything_back(system, unexplai
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_an_outage_that_begins_after_an_answer_without_legs_uses_no_attempt(system, workers):
-    """The API works at first, and there is no canary, since a request without legs is none."""
+    """The API works at first, and there is no canary, because a request without legs cannot be one."""
     system.enqueue("none-1", *numbered("answered", 30))
 
     def fail_from_now_on(_counts):
@@ -526,7 +526,7 @@ def test_an_account_of_which_nothing_is_known_here_is_left_alone(system):
 
 def test_a_longer_pause_is_not_shortened(system):
     system.enqueue("rate_limited-1")
-    system.sync(system.settings(accounts={}))  # nobody asks yet
+    system.sync(system.settings(accounts={}))  # no account is configured yet
     system.simulator.retry_after = 7200
     system.sync()
     until = system.row(api_accounts)["paused_until"]
@@ -809,7 +809,7 @@ def test_a_fetching_thread_that_breaks_neither_hangs_the_run_nor_loses_its_reque
     assert unexplained(summary.counts) == 0
 
 
-def test_a_url_that_cannot_be_used_is_told_and_every_claim_is_given_back(system):
+def test_a_url_that_cannot_be_used_is_reported_and_every_claim_is_given_back(system):
     system.enqueue(*numbered("answered", 10))
 
     with pytest.raises(SettingsError, match="URL"):

@@ -664,7 +664,7 @@ def test_a_crash_of_our_own_uses_the_attempt_and_has_a_word_of_its_own(worker, d
     assert "ZeroDivisionError" in row["last_error"]
 
 
-def test_settling_nothing_is_no_error(worker):
+def test_settling_nothing_is_not_an_error(worker):
     assert worker.settle() == {}
 
 

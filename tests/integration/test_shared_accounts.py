@@ -92,7 +92,7 @@ def test_refused_credentials_open_the_breaker_too_so_that_the_next_runs_cost_a_c
 
 
 def test_bad_requests_at_the_head_of_the_queue_never_pass_for_refused_credentials_for_long(system):
-    """Nothing is known to be good yet, or the API no longer knows it: the newest requests tell more."""
+    """Nothing is known to be good yet, or the API no longer knows it: the newest requests show more."""
     system.enqueue(*(f"not_found-{number}" for number in range(5)))
     system.enqueue(*(f"answered-{number}" for number in range(5)))
     first, second = system.sync(), system.sync(system.settings(retry_delay=600))
@@ -101,7 +101,7 @@ def test_bad_requests_at_the_head_of_the_queue_never_pass_for_refused_credential
     assert system.states() == {"done": 5, "pending": 5}
 
 
-def test_a_canary_that_is_asked_for_patience_pauses_the_account_and_accuses_nobody(system):
+def test_a_canary_that_is_rate_limited_pauses_the_account_and_opens_no_breaker(system):
     system.enqueue("answered-1")
     system.sync()
     system.enqueue(*(f"error_500-{number}" for number in range(5)))

@@ -38,11 +38,11 @@ def test_the_file_system_is_that_of_the_innermost_mount(mounts, path, kind):
     assert file_system_of(Path(path), mounts) == kind
 
 
-def test_where_the_system_does_not_tell_nothing_is_said(tmp_path):
+def test_a_file_system_that_the_system_does_not_report_is_none(tmp_path):
     assert file_system_of(Path("/"), tmp_path / "missing") is None
 
 
-def test_this_machine_tells(tmp_path):
+def test_this_machine_reports_its_file_systems(tmp_path):
     if not any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines()):
         pytest.skip("no mount has the root here, as in a chroot")
 
@@ -55,7 +55,7 @@ def add_run(engine, host):
 
 
 @pytest.mark.databases("sqlite")
-def test_a_file_of_one_machine_on_a_local_disk_is_no_danger(engine, database_url):
+def test_a_file_of_one_machine_on_a_local_disk_is_safe(engine, database_url):
     add_run(engine, "one")
     add_run(engine, "one")
 
@@ -63,7 +63,7 @@ def test_a_file_of_one_machine_on_a_local_disk_is_no_danger(engine, database_url
 
 
 @pytest.mark.databases("sqlite")
-def test_a_file_that_several_machines_use_is_told_with_their_names_and_the_remedy(engine, database_url):
+def test_a_file_that_several_machines_use_is_reported_with_their_names_and_the_remedy(engine, database_url):
     add_run(engine, "one")
     add_run(engine, "two")
     (danger,) = sqlite_dangers(engine, sqlite_path(database_url))
@@ -73,7 +73,7 @@ def test_a_file_that_several_machines_use_is_told_with_their_names_and_the_remed
 
 
 @pytest.mark.databases("sqlite")
-def test_a_file_on_a_network_file_system_is_told_with_the_remedy(engine, monkeypatch, mounts):
+def test_a_file_on_a_network_file_system_is_reported_with_the_remedy(engine, monkeypatch, mounts):
     monkeypatch.setattr("etl.db.engine._MOUNTS", mounts)
     (danger,) = sqlite_dangers(engine, Path("/srv/shared/cdr.sqlite3"))
 

@@ -64,7 +64,7 @@ class Beat:
 
 
 class Cron(threading.Thread):
-    """Runs `cdr-sync sync --time-limit …` every beat until it is told that the day is over."""
+    """Runs `cdr-sync sync --time-limit …` every beat until the day is over."""
 
     def __init__(self, site, beat):
         super().__init__(daemon=True)
@@ -162,9 +162,9 @@ class Trial:
         return min(run["finished_at"], run["started_at"] + timedelta(seconds=self.beat.limit - 1))
 
     def lines(self):
-        """The lines of the log in which the resumed backfill told how it got on."""
-        told = [json.loads(line) for line in self.resumed.stderr.splitlines()]
-        return [line for line in told if "eta_seconds" in line]
+        """The lines of the log in which the resumed backfill reported its progress."""
+        lines = [json.loads(line) for line in self.resumed.stderr.splitlines()]
+        return [line for line in lines if "eta_seconds" in line]
 
     def violations(self):
         """What is not as it has to be, apart from time, one sentence each."""

@@ -264,7 +264,7 @@ def test_an_open_breaker_gives_everything_back_and_claims_nothing(error, is_refu
 
 
 @pytest.mark.parametrize("came", [BUG, RateLimitedError("429", retry_after=600.0)])
-def test_a_canary_that_shows_nothing_about_the_api_accuses_nobody_and_ends_claiming(came):
+def test_a_canary_that_shows_nothing_about_the_api_ends_claiming_and_opens_no_breaker(came):
     account = awaiting_canary()
 
     assert account.receive_canary(came) == given_back(1, 2, 3, 4, 5)
@@ -272,7 +272,7 @@ def test_a_canary_that_shows_nothing_about_the_api_accuses_nobody_and_ends_claim
     assert account.claims == 0
 
 
-def test_a_canary_without_a_permit_accuses_nobody():
+def test_a_canary_without_a_permit_does_not_open_the_breaker():
     account = awaiting_canary()
     (canary,) = account.threads.begin()
 
@@ -535,7 +535,7 @@ class Crowd:
         return Counter(self.taken)
 
 
-def test_a_granted_permit_is_taken_at_once_and_wakes_nobody():
+def test_a_granted_permit_is_taken_at_once_without_waking_the_coordinator():
     crowd = Crowd(0)
     crowd.permits.grant(2)
 

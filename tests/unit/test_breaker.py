@@ -224,7 +224,7 @@ def test_a_canary_that_fails_opens_the_breaker_and_gives_everything_back(error, 
     assert (breaker.problem.error, breaker.problem.is_refusal) == (error, is_refusal)
 
 
-def test_while_stopping_a_canary_that_fails_accuses_nobody():
+def test_while_stopping_a_canary_that_fails_does_not_open_the_breaker():
     breaker = breaker_awaiting_canary()
 
     assert isinstance(breaker.canary_came(DOWN, is_stopping=True), GiveBack)

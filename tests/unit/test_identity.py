@@ -49,7 +49,7 @@ class Rows:
         return [row.content for row in self.by_key.values() if not row.is_missing]
 
 
-def told(rows):
+def summary_of(rows):
     """Rows in short: the occurrence, how long it took, its revision, and whether it is missing."""
     return [
         (key.occurrence, row.content.duration_seconds, row.revision, row.is_missing)
@@ -88,7 +88,7 @@ def test_legs_equal_in_all_nine_fields_stay_two_rows():
     rows.apply([leg(), leg()])
     again = rows.apply([leg(), leg()])
 
-    assert told(rows) == [(1, 4, 1, False), (2, 4, 1, False)]
+    assert summary_of(rows) == [(1, 4, 1, False), (2, 4, 1, False)]
     assert again.is_same
 
 
@@ -97,7 +97,7 @@ def test_a_third_try_to_the_same_number_is_a_third_row():
     rows.apply([leg(), leg()])
     changes = rows.apply([leg(), leg(), leg()])
 
-    assert told(rows) == [(1, 4, 1, False), (2, 4, 1, False), (3, 4, 1, False)]
+    assert summary_of(rows) == [(1, 4, 1, False), (2, 4, 1, False), (3, 4, 1, False)]
     assert (len(changes.inserted), changes.unchanged) == (1, 2)
 
 
@@ -113,7 +113,7 @@ def test_changed_content_is_a_new_revision_of_the_same_row():
     rows.apply([leg(seconds=4, status="ringing")])
     changes = rows.apply([leg(seconds=9)])
 
-    assert told(rows) == [(1, 9, 2, False)]
+    assert summary_of(rows) == [(1, 9, 2, False)]
     assert len(changes.updated) == changes.leg_count == 1
 
 
@@ -123,7 +123,7 @@ def test_money_that_becomes_known_is_a_change_and_its_trailing_zeros_are_none():
     rows.apply([leg(rate="0.39")])
     changes = rows.apply([leg(rate="0.390")])
 
-    assert told(rows) == [(1, 4, 2, False)]
+    assert summary_of(rows) == [(1, 4, 2, False)]
     assert changes.is_same
 
 
@@ -166,7 +166,7 @@ def test_the_leg_that_stays_keeps_its_row_where_its_twin_vanishes():
     rows.apply([leg(seconds=4), leg(seconds=9)])
     rows.apply([leg(seconds=9)])
 
-    assert told(rows) == [(1, 4, 1, True), (2, 9, 1, False)]
+    assert summary_of(rows) == [(1, 4, 1, True), (2, 9, 1, False)]
 
 
 def test_another_leg_takes_the_free_row_and_not_that_of_the_leg_that_stays():
@@ -174,7 +174,7 @@ def test_another_leg_takes_the_free_row_and_not_that_of_the_leg_that_stays():
     rows.apply([leg(seconds=4), leg(seconds=9)])
     rows.apply([leg(seconds=1), leg(seconds=9)])
 
-    assert told(rows) == [(1, 1, 2, False), (2, 9, 1, False)]
+    assert summary_of(rows) == [(1, 1, 2, False), (2, 9, 1, False)]
 
 
 def test_a_number_that_is_read_otherwise_leaves_each_twin_its_row_and_a_missing_one_alone():
@@ -183,10 +183,10 @@ def test_a_number_that_is_read_otherwise_leaves_each_twin_its_row_and_a_missing_
     rows.apply([leg(seconds=4), leg(seconds=9)])
     rows.apply([leg(seconds=9)])
     rows.apply([replace(leg(seconds=9), from_e164="+4471000000")])
-    assert told(rows) == [(1, 4, 1, True), (2, 9, 2, False)]
+    assert summary_of(rows) == [(1, 4, 1, True), (2, 9, 2, False)]
 
     rows.apply([leg(seconds=9)])
-    assert told(rows) == [(1, 4, 1, True), (2, 9, 3, False)]
+    assert summary_of(rows) == [(1, 4, 1, True), (2, 9, 3, False)]
 
 
 def test_a_twin_that_changes_keeps_its_row_where_the_other_one_is_missing():
@@ -195,7 +195,7 @@ def test_a_twin_that_changes_keeps_its_row_where_the_other_one_is_missing():
     rows.apply([leg(seconds=9)])
     rows.apply([leg(seconds=10)])
 
-    assert told(rows) == [(1, 4, 1, True), (2, 10, 2, False)]
+    assert summary_of(rows) == [(1, 4, 1, True), (2, 10, 2, False)]
 
 
 def test_a_change_in_an_unknown_field_is_a_change():
@@ -264,7 +264,7 @@ def test_an_answer_applied_twice_changes_nothing_the_second_time(answers):
 
 
 @given(st.lists(ANSWERS, min_size=1, max_size=6))
-def test_a_revision_rises_by_one_where_content_changes_and_never_else(answers):
+def test_a_revision_rises_by_one_only_if_the_content_changes(answers):
     rows = Rows()
     for answer in answers:
         before = dict(rows.by_key)

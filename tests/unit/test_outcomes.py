@@ -111,7 +111,7 @@ def test_without_a_time_to_settle_legs_are_final_at_once():
     assert decide_answer([leg(ended=NOTHING)], count=1, settle=NOTHING) == Done()
 
 
-def test_a_call_time_in_the_future_is_not_waited_for_for_ever():
+def test_a_call_time_in_the_future_is_not_waited_for_forever():
     far = leg(ended=-20_000 * DAY)
     young = decide_answer([far], of=request(age=HOUR), count=1)
 
@@ -333,7 +333,7 @@ def test_a_pause_that_the_api_asks_for_uses_no_attempt(seconds):
     assert decide_failure(error, of=request(attempts=8)) == Released(timedelta(seconds=seconds), error)
 
 
-def test_nobody_is_put_off_for_longer_than_a_day_by_a_pause():
+def test_a_pause_puts_a_request_off_for_a_day_at_most():
     outcome = decide_failure(RateLimitedError("r", retry_after=1e9))
 
     assert isinstance(outcome, Released)
@@ -347,7 +347,7 @@ def test_not_ready_is_waited_for_without_an_attempt():
     assert NOTHING < outcome.delay <= SIX_HOURS
 
 
-def test_not_ready_is_waited_for_longer_each_time_and_not_for_ever():
+def test_not_ready_is_waited_for_longer_each_time_and_not_forever():
     ages = [NOTHING, HOUR, 5 * HOUR, 20 * HOUR, 60 * HOUR]
     delays = [decide_failure(NotReadyError("n"), of=request(age=age)).delay for age in ages]
 
