@@ -173,7 +173,7 @@ ORDER BY last_call_time DESC, account, number""",
     ),
     "legs_of_a_request": Question(
         "Legs of a request",
-        "Everything stored about the legs of one request, and the legs that later answers no longer contained.",
+        "Everything stored about the legs of one request, also legs that later answers no longer contained.",
         {"request_id": "as PIOPIY issued it; empty for the newest call"},
         """
 WITH asked AS (

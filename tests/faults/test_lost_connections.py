@@ -1,4 +1,4 @@
-"""Broken connections to a server: nothing is lost or fetched twice, no wait is endless, one line reports it."""
+"""Broken connections to a server: nothing is lost or fetched twice, no wait is endless, one line reports."""
 
 from __future__ import annotations
 
