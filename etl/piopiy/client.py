@@ -94,10 +94,12 @@ class CdrApi:
         try:
             self._request = requests.Request("POST", url, headers=headers).prepare()
             tls = tls_context(ca_file) if needs_tls(url) else None
-            self._adapter = DeadlineAdapter(url, max_bytes=max_bytes, proxy=proxy, tls=tls)
+            # requests may have changed the URL (a host that is not ASCII, `..` in the path): use its form.
+            self._adapter = DeadlineAdapter(str(self._request.url), max_bytes=max_bytes, proxy=proxy, tls=tls)
             self._session = requests.Session()
             self._session.trust_env = False  # no proxy and no password of the environment
-            self._session.mount(url, self._adapter)
+            for scheme in ("http://", "https://"):  # instead of the adapters of requests, for every URL
+                self._session.mount(scheme, self._adapter)
         except (ValueError, OSError):
             # Without the cause: it would repeat the URL, and a proxy's URL can contain a password.
             raise SettingsError(

@@ -236,7 +236,11 @@ def _open_socket(host: str, port: int, ends_at: float) -> socket.socket:
     addresses = _look_up(host, port, ends_at)
     problem: OSError = OSError("the name has no address")
     for position, (family, address) in enumerate(addresses):
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:  # this machine has no IPv6
+            problem = error
+            continue
         try:
             sock.settimeout(_left(ends_at) / (len(addresses) - position))
             sock.connect(address)

@@ -224,3 +224,11 @@ def test_a_resolver_that_does_not_answer_ends_at_the_deadline(monkeypatch):
     hanging.set()
 
     assert caught.value.reason == "timeout"
+
+
+@pytest.mark.parametrize("path", ["/a/../x", "/ä", "/~x|y", "/%7ex", "/x?y=ü"])
+def test_a_url_that_requests_rewrites_is_called_with_the_same_care(path):
+    server = OddServer(lambda name: [HINT + plain(name)])
+    api = CdrApi(f"http://127.0.0.1:{server.port}{path}", timeout=PATIENCE)
+
+    assert api.fetch_answer("odd", WHO).body == body_of("odd")
