@@ -281,14 +281,13 @@ class Run:
         self._follow(done)
 
     def _capacities(self) -> dict[str, Capacity]:
-        """How many requests each account may claim now, within the limit of the run."""
-        capacities = {}
-        left = None if self._limits.most is None else self._limits.most - self.summary.counts["claimed"]
-        for name, account in self._accounts.items():
-            capacities[name] = account.capacity(left)
-            if left is not None:
-                left -= capacities[name].claims
-        return capacities
+        """How many requests each account may claim now, each within what is left of the run's limit."""
+        left = self._left()
+        return {name: account.capacity(left) for name, account in self._accounts.items()}
+
+    def _left(self) -> int | None:
+        """How many requests the run may still claim; None for no limit."""
+        return None if self._limits.most is None else self._limits.most - self.summary.counts["claimed"]
 
     def _transact(
         self, to_settle: Sequence[Fetched], capacities: Mapping[str, Capacity], *, calls: int = 0
@@ -300,15 +299,21 @@ class Run:
                 reaped = reap_expired(connection, max_attempts=self._settings.max_attempts)
                 done.counts["reaped_dead"] += reaped
                 done.states = {name: accounts.read_account(connection, name) for name in capacities}
+            left = self._left()
             for name, capacity in capacities.items():
+                # What one account claims is taken from the limit, not what it has room for: it may have
+                # nothing due, and the others something.
+                claims = capacity.claims if left is None else min(capacity.claims, left)
                 done.claimed[name] = claim(
                     connection,
                     name,
-                    capacity,
+                    replace(capacity, claims=claims),
                     claimant=self._claimant,
                     limit=self._rate_limit,
                     state=done.states.get(name),
                 )
+                if left is not None:
+                    left = max(0, left - len(done.claimed[name].requests))
             done.counts["claimed"] = sum(len(claimed.requests) for claimed in done.claimed.values())
             done.counts["api_calls"] = calls
             return done

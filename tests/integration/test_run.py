@@ -554,6 +554,14 @@ def test_a_run_claims_no_more_than_its_limit_and_leaves_nothing_running(system, 
     assert unexplained(summary.counts) == 0
 
 
+def test_an_account_with_nothing_due_uses_nothing_of_the_limit(system):
+    (default,) = system.settings().accounts.values()
+    accounts = {"default": default, "sales": Account("sales", default.app_id, default.secret)}
+    system.enqueue(*numbered("answered", 5), account="sales")
+
+    assert system.sync(system.settings(accounts=accounts), most=3).counts["claimed"] == 3
+
+
 def test_a_limit_counts_failures_too(system):
     system.enqueue("answered-1", "error_500-1", "answered-2", "answered-3")
 
