@@ -2,7 +2,7 @@
 
 `etl.cdr.answers` reads what the answer means. Here a call has one deadline for all its steps and a limit on
 the size of the answer; nothing is redirected or retried; all errors are ours (see `etl.piopiy.http1`).
-Nothing is taken from the environment: no proxy, no netrc, no CA bundle.
+It takes nothing from the environment: proxy and authorities come from the settings, and there is no netrc.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import requests
 
 from etl import __version__
 from etl.errors import SettingsError
-from etl.piopiy.http1 import DeadlineAdapter, needs_tls, tls_context
+from etl.piopiy.http1 import DeadlineAdapter
 from etl.settings import Settings, expanded
 
 USER_AGENT = f"piopiy-cdr-sync/{__version__} (+python-requests/{requests.__version__})"
@@ -93,9 +93,10 @@ class CdrApi:
         }
         try:
             self._request = requests.Request("POST", url, headers=headers).prepare()
-            tls = tls_context(ca_file) if needs_tls(url) else None
             # requests may have changed the URL (a host that is not ASCII, `..` in the path): use its form.
-            self._adapter = DeadlineAdapter(str(self._request.url), max_bytes=max_bytes, proxy=proxy, tls=tls)
+            self._adapter = DeadlineAdapter(
+                str(self._request.url), max_bytes=max_bytes, proxy=proxy, ca_file=ca_file
+            )
             self._session = requests.Session()
             self._session.trust_env = False  # no proxy and no password of the environment
             for scheme in ("http://", "https://"):  # instead of the adapters of requests, for every URL

@@ -47,7 +47,7 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _GZIP = b"\x1f\x8b"
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
-_ENCODINGS = {"identity": None, "gzip": _GZIP_OR_ZLIB, "x-gzip": _GZIP_OR_ZLIB, "deflate": _GZIP_OR_ZLIB}
+_COMPRESSIONS = {"gzip", "x-gzip", "deflate"}
 
 
 class BrokenAnswerError(Exception):
@@ -61,15 +61,15 @@ class DeadlineAdapter(BaseAdapter):
         url: the URL of every request, `http://` or `https://`.
         max_bytes: the largest decoded body that is accepted.
         proxy: URL of an HTTP proxy, `http://`, with user and password if it needs them.
-        tls: the context for `https://`, which verifies certificate and name.
+        ca_file: the only authorities to trust; by default those that requests ships.
     """
 
     def __init__(
-        self, url: str, *, max_bytes: int, proxy: str | None = None, tls: ssl.SSLContext | None = None
+        self, url: str, *, max_bytes: int, proxy: str | None = None, ca_file: str | None = None
     ) -> None:
         super().__init__()
-        self.tls = tls
         self._target = _Target(url)
+        self.tls = tls_context(ca_file) if self._target.scheme == "https" else None
         self._max_bytes = max_bytes
         self._proxy = _Proxy(proxy) if proxy else None
         self._connection: _Connection | None = None
@@ -144,12 +144,11 @@ class DeadlineAdapter(BaseAdapter):
         target, first = self._target, self._proxy or self._target
         sock = _open_socket(first.host, first.port, ends_at)
         try:
-            if target.scheme == "https":
+            if self.tls is not None:
                 if self._proxy is not None:
                     _open_tunnel(sock, target, self._proxy, ends_at)
                 sock.settimeout(_left(ends_at))
-                context = self.tls or tls_context(None)
-                sock = context.wrap_socket(sock, server_hostname=target.host)  # in the time that is left
+                sock = self.tls.wrap_socket(sock, server_hostname=target.host)  # in the time that is left
         except BaseException:
             sock.close()
             raise
@@ -297,11 +296,6 @@ def _open_tunnel(sock: socket.socket, target: _Target, proxy: _Proxy, ends_at: f
 _tls_lock = threading.Lock()
 
 
-def needs_tls(url: str) -> bool:
-    """Whether a URL is called over TLS."""
-    return url.lower().startswith("https:")
-
-
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
     """The context that all threads share; loading the authorities takes tens of milliseconds.
 
@@ -418,10 +412,10 @@ class _Connection:
         for encoding in reversed(
             [one.strip().lower() for one in headers.get("content-encoding", "").split(",")]
         ):
-            if encoding and encoding not in _ENCODINGS:
-                raise BrokenAnswerError("its body is compressed in a way that was not asked for")
-            if _ENCODINGS.get(encoding):
+            if encoding in _COMPRESSIONS:
                 pieces = _inflated(pieces)
+            elif encoding not in {"", "identity"}:
+                raise BrokenAnswerError("its body is compressed in a way that was not asked for")
         parts, size = [], 0
         for part in pieces:
             size += len(part)

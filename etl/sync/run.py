@@ -313,7 +313,7 @@ class Run:
                     state=done.states.get(name),
                 )
                 if left is not None:
-                    left = max(0, left - len(done.claimed[name].requests))
+                    left -= len(done.claimed[name].requests)
             done.counts["claimed"] = sum(len(claimed.requests) for claimed in done.claimed.values())
             done.counts["api_calls"] = calls
             return done
